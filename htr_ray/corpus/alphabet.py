@@ -1,0 +1,81 @@
+"""Characters as numbers: what a decoder predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from htr_ray.errors import UserError
+
+
+class Alphabet:
+    """The characters that a recognizer can write, numbered.
+
+    0 is the blank (CTC's blank, the transformer's padding); characters are 1..n in code point order. A
+    character is one Unicode code point, so a combining mark is a character of its own.
+    """
+
+    BLANK = 0
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        unique = sorted(set(characters))
+        wrong = [c for c in unique if len(c) != 1]
+        if wrong:
+            raise UserError(f"alphabet: {wrong[0]!r} is not a single character")
+        self.characters = "".join(unique)
+        self._number = {c: i for i, c in enumerate(self.characters, start=1)}
+
+    def __len__(self) -> int:
+        """Number of classes: the characters and the blank."""
+        return len(self.characters) + 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alphabet) and self.characters == other.characters
+
+    def __hash__(self) -> int:
+        return hash(self.characters)
+
+    def __contains__(self, character: object) -> bool:
+        return character in self._number
+
+    def __repr__(self) -> str:
+        return f"Alphabet({self.characters!r})"
+
+    def encode(self, text: str) -> list[int]:
+        """Number the characters of ``text``. Raises UserError naming the first unknown character."""
+        try:
+            return [self._number[c] for c in text]
+        except KeyError as error:
+            character = error.args[0]
+            raise UserError(
+                f"alphabet: character {character!r} (U+{ord(character):04X}) of the text {text!r} is unknown"
+                f" to the {len(self.characters)} characters of this alphabet"
+            ) from None
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """Return the text of ``numbers``; blanks are dropped, repeats are kept.
+
+        Raises ValueError for a number that is no class of this alphabet.
+        """
+        out = []
+        for number in numbers:
+            if not 0 <= number <= len(self.characters):
+                raise ValueError(f"{number} is no class of an alphabet of {len(self)} (blank counted)")
+            if number != self.BLANK:
+                out.append(self.characters[number - 1])
+        return "".join(out)
+
+    def covers(self, text: str) -> set[str]:
+        """Return the characters of ``text`` that this alphabet lacks; empty: it covers the text."""
+        return set(text) - self._number.keys()
+
+    def to_json(self) -> list[str]:
+        """The characters as a list, class 1 first."""
+        return list(self.characters)
+
+    @classmethod
+    def from_json(cls, characters: Sequence[str]) -> Alphabet:
+        """Inverse of ``to_json``. Raises UserError when the order is not the one that numbers mean."""
+        alphabet = cls(characters)
+        if alphabet.to_json() != list(characters):
+            raise UserError("alphabet: not in code point order, each character once; was it changed?")
+        return alphabet

@@ -1,0 +1,133 @@
+"""CTC decoder: a linear layer over the frames (Graves et al., ICML 2006); class 0 is the blank."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BLANK = 0
+BEAM_CHARACTERS = 16
+"""Most likely classes per frame that the beam search extends by."""
+BEAM_FLOOR = math.log(1e-4)
+"""Classes less likely than this in a frame are not tried at all."""
+
+
+class CTCDecoder(nn.Module):
+    """Every frame names a character or the blank; repetitions and blanks are then removed."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        """``dim``: width of the features; ``classes``: characters and the blank."""
+        super().__init__()
+        self.linear = nn.Linear(dim, classes)
+
+    def log_probs(self, features: Tensor) -> Tensor:
+        """[B, T, dim] -> float32 [B, T, classes], whatever autocast says: CTC multiplies T of them."""
+        return functional.log_softmax(self.linear(features).float(), dim=2)
+
+    def loss(self, features: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Negative log likelihood per character.
+
+        ``features`` [B, T, dim], ``frames`` int64 [B], ``targets`` int64 [B, L] padded with 0,
+        ``lengths`` int64 [B] -> float32 [B]. Zero, and without gradient, for the lines that
+        ``too_long`` names.
+        """
+        return character_nll(self.log_probs(features), frames, targets, lengths)
+
+    @torch.no_grad()
+    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[tuple[list[int], float]]:
+        """``features`` [B, T, dim], ``frames`` int64 [B] -> per line its classes and confidence.
+
+        Beam 1 takes the best path; wider ones search prefixes (Graves 2012, section 7.5; Hannun et
+        al., 2014). The confidence is the likelihood of what was read, over all its alignments,
+        per character (geometric mean): 0 to 1, and the same measure with any beam.
+        """
+        log_probs = self.log_probs(features)
+        if beam == 1:
+            found = _best_paths(log_probs, frames)
+        else:
+            rows = log_probs.cpu().numpy()
+            found = [_prefix_beam(row[:n], beam) for row, n in zip(rows, frames.tolist(), strict=True)]
+        lengths = torch.tensor([len(classes) for classes in found], device=features.device)
+        targets = lengths.new_zeros(len(found), max(1, int(lengths.max())))
+        for row, classes in zip(targets, found, strict=True):
+            row[: len(classes)] = lengths.new_tensor(classes)
+        confidence = character_nll(log_probs, frames, targets, lengths).neg().exp().tolist()
+        return list(zip(found, confidence, strict=True))
+
+
+def character_nll(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """CTC's negative log likelihood over the target's length (1 for an empty target): float32 [B]."""
+    loss = functional.ctc_loss(
+        log_probs.transpose(0, 1), targets, frames, lengths, BLANK, reduction="none", zero_infinity=True
+    )
+    return loss / lengths.clamp(min=1)
+
+
+def too_long(frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """Lines whose target needs more frames than they have, so that CTC cannot learn from them: bool [B].
+
+    ``frames`` int64 [B], ``targets`` int64 [B, L], ``lengths`` int64 [B]. A character takes a
+    frame, and one more when it repeats the character before it.
+    """
+    inside = torch.arange(1, targets.shape[1], device=targets.device) < lengths[:, None]
+    repeats = ((targets[:, 1:] == targets[:, :-1]) & inside).sum(1)
+    return lengths + repeats > frames
+
+
+def _best_paths(log_probs: Tensor, frames: Tensor) -> list[list[int]]:
+    best = log_probs.argmax(2)
+    best[torch.arange(best.shape[1], device=best.device) >= frames[:, None]] = BLANK
+    starts = best != BLANK
+    starts[:, 1:] &= best[:, 1:] != best[:, :-1]
+    rows, kept = best.cpu().numpy(), starts.cpu().numpy()
+    return [row[keep].tolist() for row, keep in zip(rows, kept, strict=True)]
+
+
+def _prefix_beam(log_probs: np.ndarray, beam: int) -> list[int]:
+    """``log_probs`` float32 [frames, classes] -> the classes of the likeliest prefix found.
+
+    Prefixes are nodes of a tree, ``(parent, class)``, so that extending one costs no copy. A
+    prefix carries two log probabilities: of its paths that end in a blank, and of the others.
+    """
+    nodes: list[tuple[int, int]] = [(-1, BLANK)]
+    children: dict[tuple[int, int], int] = {}
+    count = min(BEAM_CHARACTERS, log_probs.shape[1] - 1)
+    top = 1 + np.argsort(-log_probs[:, 1:], axis=1)[:, :count]
+    never = -math.inf
+    beams: dict[int, tuple[float, float]] = {0: (0.0, never)}
+    for row, tried in zip(log_probs.tolist(), top.tolist(), strict=True):
+        grown: dict[int, tuple[float, float]] = {}
+        for node, (blank, other) in beams.items():
+            both, last = _add(blank, other), nodes[node][1]
+            b, o = grown.get(node, (never, never))
+            stays = other + row[last] if node else never
+            grown[node] = (_add(b, both + row[BLANK]), _add(o, stays))
+            for character in tried:
+                if row[character] < BEAM_FLOOR:
+                    break
+                child = children.get((node, character))
+                if child is None:
+                    child = children[node, character] = len(nodes)
+                    nodes.append((node, character))
+                b, o = grown.get(child, (never, never))
+                # The same character again is a new one only after a blank.
+                grown[child] = (b, _add(o, (blank if character == last else both) + row[character]))
+        kept = sorted(grown.items(), key=lambda item: -_add(*item[1]))[:beam]
+        beams = dict(kept)
+    node = next(iter(beams))
+    found: list[int] = []
+    while node:
+        node, character = nodes[node]
+        found.append(character)
+    return found[::-1]
+
+
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))"""
+    if a < b:
+        a, b = b, a
+    return a if b == -math.inf else a + math.log1p(math.exp(b - a))

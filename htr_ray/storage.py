@@ -1,0 +1,305 @@
+"""Files at any URI that pyarrow opens: a local path, ``file://``, ``s3://``, ``gs://``.
+
+S3-compatible stores (MinIO, Ceph) are found by ``AWS_ENDPOINT_URL``; region by ``AWS_REGION`` or
+``AWS_DEFAULT_REGION``; credentials come from the usual places (environment, ``~/.aws``, instance role).
+What a user can cure (wrong URI, not found, no access, full disk) is raised as UserError naming the URI;
+a store that does not answer is raised as ``Unavailable``, which is an OSError too, so that callers can retry.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from htr_ray.errors import UserError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_KNOWN = "a local path, file:///path, s3://bucket/path or gs://bucket/path"
+# Object stores answer slowly but in parallel.
+_COPY_THREADS = 8
+
+
+class Unavailable(UserError, OSError):
+    """The storage did not answer, or answered with a fault of its own; trying again may help."""
+
+
+def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the pyarrow filesystem of ``uri`` and the path inside it.
+
+    A path without a scheme is local and made absolute. Raises UserError for a URI that cannot be opened.
+    """
+    if not isinstance(uri, str) or not uri.strip():
+        raise UserError(f"storage: empty URI; give {_KNOWN}")
+    match = _SCHEME.match(uri)
+    if match is None:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    scheme, rest = match.group(1).lower(), uri[match.end() :]
+    if scheme == "file":
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost"):
+            raise UserError(f"{uri}: a file URI has three slashes: file:///{parts.netloc}{parts.path}")
+        return fs.LocalFileSystem(), unquote(parts.path).rstrip("/") or "/"
+    if scheme in ("s3", "gs") and not rest.split("?")[0].split("/")[0]:
+        raise UserError(f"{uri}: names no bucket; write {scheme}://bucket/path")
+    with user_errors(uri):
+        if scheme == "s3" and "?" not in rest and "@" not in rest.split("/")[0]:
+            return _s3(*_s3_environment()), _clean(rest)
+        if scheme == "gs" and "?" not in rest and "@" not in rest.split("/")[0]:
+            return _gcs(), _clean(rest)
+        try:
+            return fs.FileSystem.from_uri(uri)
+        except (ValueError, NotImplementedError, ImportError) as error:
+            raise UserError(f"{uri}: cannot be opened ({_first_line(error)}); give {_KNOWN}") from error
+
+
+def normalise(uri: str) -> str:
+    """Make a local path absolute and drop trailing slashes, so that other processes mean the same place."""
+    filesystem_, path = filesystem(uri)
+    return path if isinstance(filesystem_, fs.LocalFileSystem) else _with_path(uri, lambda p: p.rstrip("/"))
+
+
+def is_local(uri: str) -> bool:
+    """Whether ``uri`` lies on this machine's file system (which may be a network mount)."""
+    return isinstance(filesystem(uri)[0], fs.LocalFileSystem)
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path parts to a URI; a query (``?region=...``) stays at the end."""
+    tail = "/".join(part.strip("/") for part in parts if part.strip("/"))
+    if not tail:
+        return uri
+    return _with_path(uri, lambda path: f"{path.rstrip('/')}/{tail}")
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there. Raises UserError when that may not be known (no access)."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        return filesystem_.get_file_info(path).type != fs.FileType.NotFound
+
+
+def is_dir(uri: str) -> bool:
+    """Whether a folder (or an object-store prefix) is there."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        return filesystem_.get_file_info(path).type == fs.FileType.Directory
+
+
+def listdir(uri: str) -> list[str]:
+    """Return the names in a folder, sorted. Raises UserError when there is no such folder."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        return sorted(info.base_name for info in filesystem_.get_file_info(fs.FileSelector(path)))
+
+
+def walk(uri: str) -> list[str]:
+    """Return the paths of all files below a folder, relative to it, sorted."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        found = filesystem_.get_file_info(fs.FileSelector(path, recursive=True))
+    prefix = path.rstrip("/") + "/"
+    return sorted(info.path.removeprefix(prefix) for info in found if info.type == fs.FileType.File)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file. Raises UserError when it is not there or not readable."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri), filesystem_.open_input_stream(path, compression=None) as stream:
+        return stream.read()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file: readers see the old content or the new, never a part."""
+    with open_output(uri) as stream:
+        stream.write(data)
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON file. Raises UserError when it is missing or not JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{uri}: not valid JSON ({error})") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON, atomically as ``write_bytes`` does."""
+    write_bytes(uri, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+@contextmanager
+def open_input(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file for random access; errors inside the block become UserError."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri), filesystem_.open_input_file(path) as stream:
+        yield stream
+
+
+@contextmanager
+def open_output(uri: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it appears under its name when the block ends well.
+
+    Local files are written beside their name, synced and renamed. An object store shows an object only
+    when it is complete, but pyarrow cannot abandon one: after an error inside the block a short object
+    may remain there, so give multi-write files names that nobody reads until you say so.
+    """
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        if not isinstance(filesystem_, fs.LocalFileSystem):
+            with filesystem_.open_output_stream(path, compression=None) as stream:
+                yield cast("IO[bytes]", stream)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file; one that is not there is no error."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        if filesystem_.get_file_info(path).type != fs.FileType.NotFound:
+            filesystem_.delete_file(path)
+
+
+def delete_dir(uri: str) -> None:
+    """Delete a folder with all in it; one that is not there is no error."""
+    filesystem_, path = filesystem(uri)
+    with user_errors(uri):
+        if filesystem_.get_file_info(path).type != fs.FileType.NotFound:
+            filesystem_.delete_dir(path)
+
+
+def upload_dir(local: str | os.PathLike[str], uri: str) -> None:
+    """Copy all files below ``local`` to ``uri``; files of the same name are replaced, others stay."""
+    source = Path(local)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    _copy_all([(str(source / name), join(uri, name)) for name in walk(str(source))])
+
+
+def download_dir(uri: str, local: str | os.PathLike[str]) -> None:
+    """Copy all files below ``uri`` to the folder ``local``. Raises UserError when ``uri`` is no folder."""
+    names = walk(uri)
+    Path(local).mkdir(parents=True, exist_ok=True)
+    _copy_all([(join(uri, name), str(Path(local) / name)) for name in names])
+
+
+def _copy_all(pairs: list[tuple[str, str]]) -> None:
+    with ThreadPoolExecutor(_COPY_THREADS) as pool:
+        for _ in pool.map(lambda pair: _copy(*pair), pairs):
+            pass
+
+
+def _copy(source: str, target: str) -> None:
+    with open_input(source) as reader, open_output(target) as writer:
+        shutil.copyfileobj(cast("IO[bytes]", reader), writer, 1 << 20)
+
+
+def _s3_environment() -> tuple[str | None, ...]:
+    get = os.environ.get
+    return (
+        get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL"),
+        get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
+        # Not passed on: part of the cache's key, because a filesystem keeps what it was made with.
+        get("AWS_ACCESS_KEY_ID"),
+        get("AWS_SECRET_ACCESS_KEY"),
+        get("AWS_SESSION_TOKEN"),
+        get("AWS_PROFILE"),
+    )
+
+
+@lru_cache(maxsize=8)
+def _s3(endpoint: str | None, region: str | None, *_key: str | None) -> fs.S3FileSystem:
+    options: dict[str, Any] = {"region": region} if region else {}
+    if endpoint:
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise UserError(f"AWS_ENDPOINT_URL={endpoint}: not a URL; write http://host:port or https://host")
+        options |= {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
+        # Without a region the SDK asks the EC2 metadata service first, and waits for it.
+        options.setdefault("region", "us-east-1")
+    return fs.S3FileSystem(**options)
+
+
+@lru_cache(maxsize=1)
+def _gcs() -> fs.GcsFileSystem:
+    # The library's default is to go on trying for 15 minutes.
+    return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=60))
+
+
+def _clean(path: str) -> str:
+    return re.sub(r"/{2,}", "/", path).strip("/")
+
+
+def _with_path(uri: str, change: Any) -> str:
+    if _SCHEME.match(uri) and "?" in uri and not uri.lower().startswith("file:"):
+        path, query = uri.split("?", 1)
+        return f"{change(path)}?{query}"
+    return change(uri)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def user_errors(uri: str) -> Iterator[None]:
+    """Turn an OSError of work on ``uri`` into the UserError that tells its cure."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise _explain(uri, error) from error
+
+
+def _explain(uri: str, error: Exception) -> UserError:
+    text = _first_line(error)
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text:
+        return UserError(f"{uri}: the disk (or quota) is full; free some space or choose another place")
+    if re.search(r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found", text):
+        return UserError(f"{uri}: no such bucket; create it, or check the name and AWS_ENDPOINT_URL")
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{uri}: not found; check the spelling")
+    if isinstance(error, PermissionError) or re.search(
+        r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|InvalidAccessKey|SIGNATURE_DOES_NOT_MATCH"
+        r"|HTTP status 403|PERMISSION_DENIED|UNAUTHENTICATED",
+        text,
+    ):
+        return UserError(f"{uri}: access denied; check file rights or credentials (AWS_..., ~/.aws)")
+    if isinstance(error, IsADirectoryError) or "Is a directory" in text:
+        return UserError(f"{uri}: is a folder, a file is expected")
+    not_a_folder = isinstance(error, NotADirectoryError | FileExistsError)
+    if not_a_folder or re.search("Not a directory|non-directory", text):
+        return UserError(f"{uri}: a part of it is a file, a folder is expected")
+    if re.search("NETWORK_CONNECTION|curlCode|Couldn't resolve|Connection refused", text):
+        return Unavailable(f"{uri}: the storage does not answer; check network and AWS_ENDPOINT_URL ({text})")
+    if re.search("thrift|decompress|[Cc]orrupt", text):
+        return UserError(f"{uri}: damaged file ({text})")
+    return Unavailable(f"{uri}: {text}")

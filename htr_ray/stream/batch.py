@@ -1,0 +1,178 @@
+"""Make a batch out of encoded lines: decode, scale, augment or view, pad, pack into one Arrow row."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from htr_ray.config import AugmentSettings, PretextSettings
+from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.corpus.images import decode_grey
+from htr_ray.pretext import make as make_pretext
+from htr_ray.stream.augment import augment
+from htr_ray.stream.scale import MIN_WIDTH, scale_line
+
+PAPER = 255  # right padding; the encoder maps it to zero
+WIDTH_STEP = 8  # batch widths are rounded up to it: fewer distinct shapes for the kernels to prepare
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done with a line on its way into a batch.
+
+    A line becomes the input of a recognizer, or, with ``pretext``, a view with its answer.
+    ``augment`` None leaves the line as it is (validation, test).
+    """
+
+    height: int
+    width_scale: float
+    max_width: int
+    seed: int
+    augment: AugmentSettings | None = None
+    pretext: str | None = None
+    pretext_settings: PretextSettings | None = None
+    alphabet: Alphabet | None = None
+
+
+@dataclass
+class Batch:
+    """A batch on the trainer's side, still numpy.
+
+    images: uint8 ``[B, 1, H, W]``, padded with 255 on the right; widths: int32 ``[B]``;
+    targets: int64 ``[B, L]`` (characters padded with 0, or the pretext's answer);
+    lengths: int64 ``[B]``; weights: float32 ``[B]``, 0 for a line that could not be decoded;
+    total: lines of the global batch over all workers; epoch: counted from 0.
+    """
+
+    images: np.ndarray
+    widths: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray
+    weights: np.ndarray
+    ids: list[str]
+    texts: list[str]
+    total: int
+    epoch: int
+    last: bool
+    unreadable: list[str]
+
+
+SCHEMA = pa.schema(
+    [
+        ("images", pa.large_binary()),
+        ("shape", pa.list_(pa.int32())),
+        ("widths", pa.list_(pa.int32())),
+        ("targets", pa.list_(pa.int64())),
+        ("lengths", pa.list_(pa.int64())),
+        ("weights", pa.list_(pa.float32())),
+        ("ids", pa.list_(pa.string())),
+        ("texts", pa.list_(pa.string())),
+        ("total", pa.int32()),
+        ("epoch", pa.int32()),
+        ("last", pa.bool_()),
+        ("unreadable", pa.list_(pa.string())),
+    ]
+)
+
+
+class BatchMaker:
+    """Decodes and packs; one per CPU worker and recipe (the pretext task is built once)."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        # Ray runs one worker per CPU already; OpenCV's own threads would only fight over the cores.
+        cv2.setNumThreads(0)
+        self.recipe = recipe
+        self.pretext = None
+        if recipe.pretext is not None:
+            assert recipe.pretext_settings is not None
+            self.pretext = make_pretext(recipe.pretext, recipe.pretext_settings, recipe.height)
+
+    def _line(self, data: bytes, line_id: str, text: str, lap: int) -> tuple[np.ndarray, np.ndarray]:
+        """One line: uint8 ``[H, W]`` and its target, int64 ``[L]``. Raises ValueError if unreadable."""
+        recipe = self.recipe
+        # crc32, not hash(): the same view on every machine and in every process.
+        rng = np.random.default_rng([recipe.seed, 3, lap, zlib.crc32(line_id.encode())])
+        image = scale_line(decode_grey(data), recipe.height, recipe.width_scale, recipe.max_width)
+        if recipe.augment is not None:
+            image = augment(image, recipe.augment, rng)
+        if self.pretext is not None:
+            return self.pretext.view(image, rng)
+        target = recipe.alphabet.encode(text) if recipe.alphabet is not None and text else []
+        return image[:, : recipe.max_width], np.asarray(target, dtype=np.int64)
+
+    def __call__(
+        self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool
+    ) -> pa.Table:
+        """Pack lines (columns ``id``, ``image``, ``text``) into a one-row table of :data:`SCHEMA`."""
+        images, targets, weights, unreadable = [], [], [], []
+        answers = self.pretext.positions if self.pretext is not None else 0
+        for line_id, data, text in zip(lines["id"], lines["image"], lines["text"], strict=True):
+            try:
+                image, target = self._line(data, line_id, text or "", lap)
+                weights.append(1.0)
+            except ValueError as error:
+                # Set aside and named, not dropped: all workers keep the same number of batches.
+                image = np.full((self.recipe.height, MIN_WIDTH), PAPER, np.uint8)
+                target = np.zeros(answers, np.int64)
+                weights.append(0.0)
+                unreadable.append(f"{line_id}: {error}")
+            images.append(image)
+            targets.append(target)
+
+        widths = np.array([image.shape[1] for image in images], dtype=np.int32)
+        width = -(-int(widths.max()) // WIDTH_STEP) * WIDTH_STEP
+        padded = np.full((len(images), self.recipe.height, width), PAPER, np.uint8)
+        for row, image in zip(padded, images, strict=True):
+            row[:, : image.shape[1]] = image
+        lengths = np.array([len(target) for target in targets], dtype=np.int64)
+        table = np.zeros((len(targets), max(1, int(lengths.max()))), dtype=np.int64)
+        for row, target in zip(table, targets, strict=True):
+            row[: len(target)] = target
+        return pa.Table.from_pylist(
+            [
+                {
+                    "images": padded.tobytes(),
+                    "shape": list(padded.shape),
+                    "widths": widths,
+                    "targets": table.ravel(),
+                    "lengths": lengths,
+                    "weights": weights,
+                    "ids": list(lines["id"]),
+                    "texts": [text or "" for text in lines["text"]],
+                    "total": total,
+                    "epoch": epoch,
+                    "last": last,
+                    "unreadable": unreadable,
+                }
+            ],
+            schema=SCHEMA,
+        )
+
+
+def unpack(table: pa.Table) -> Batch:
+    """The inverse of :class:`BatchMaker`: one-row table -> :class:`Batch`."""
+    count, height, width = table["shape"][0].as_py()
+    pixels = np.frombuffer(table["images"][0].as_buffer(), dtype=np.uint8)
+
+    def array(name: str) -> np.ndarray:
+        return table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+    return Batch(
+        images=pixels.reshape(count, 1, height, width),
+        widths=array("widths"),
+        targets=array("targets").reshape(count, -1),
+        lengths=array("lengths"),
+        weights=array("weights"),
+        ids=table["ids"][0].as_py(),
+        texts=table["texts"][0].as_py(),
+        total=table["total"][0].as_py(),
+        epoch=table["epoch"][0].as_py(),
+        last=table["last"][0].as_py(),
+        unreadable=table["unreadable"][0].as_py(),
+    )

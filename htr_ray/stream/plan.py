@@ -1,0 +1,82 @@
+"""Which lines meet in which batch: the order of an epoch, as a pure function of the seed.
+
+Lines are reached in *units* (a Parquet row group, or a single line where the corpus is
+cached). A pass over the corpus permutes the units, joins them into *chunks* of about
+``shuffle_lines`` lines, and cuts each chunk into batches of lines of like width. Nothing
+here depends on the machine, the number of workers or the order of their work, so a run
+can be continued at any epoch, on any cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Order of the lines of one split.
+
+    widths: int32 ``[N]``, scaled width of every line in pixels.
+    unit: int32 ``[N]``, the unit that each line is read with, ascending.
+    batch_size: lines of a global batch (over all training workers).
+    laps: passes over the lines that make up one epoch (few labels are repeated).
+    """
+
+    widths: np.ndarray
+    unit: np.ndarray
+    batch_size: int
+    shuffle_lines: int
+    seed: int
+    laps: int = 1
+
+    @property
+    def lines(self) -> int:
+        return len(self.widths)
+
+    def _bounds(self) -> np.ndarray:
+        """Start of each unit, and the end: int64 ``[units + 1]``."""
+        return np.concatenate([[0], np.flatnonzero(np.diff(self.unit)) + 1, [self.lines]])
+
+    def chunks(self, lap: int) -> list[np.ndarray]:
+        """Line numbers of every chunk of pass ``lap`` (counted from the start of training)."""
+        bounds = self._bounds()
+        order = np.random.default_rng([self.seed, 1, lap]).permutation(len(bounds) - 1)
+        sizes = np.diff(bounds)[order]
+        # A chunk closes with the unit that fills it. A last chunk too small for one batch joins its neighbour.
+        label = (np.cumsum(sizes) - sizes) // max(self.shuffle_lines, self.batch_size)
+        if len(label) and sizes[label == label[-1]].sum() < self.batch_size and label[-1] > 0:
+            earlier = label[label < label[-1]]
+            label[label == label[-1]] = earlier[-1]
+        lines = [np.arange(bounds[u], bounds[u + 1]) for u in order]
+        return [
+            np.concatenate([lines[i] for i in np.flatnonzero(label == value)])
+            for value in dict.fromkeys(label.tolist())
+        ]
+
+    def batches(self, lap: int, chunk: int, lines: np.ndarray) -> list[np.ndarray]:
+        """Cut a chunk into batches of nearly equal size, lines of like width together.
+
+        The widths are jittered by up to 5 % before sorting, so that the same lines do
+        not meet in every epoch, and the order of the batches is random.
+        """
+        rng = np.random.default_rng([self.seed, 2, lap, chunk])
+        lines = rng.permutation(lines)
+        keys = self.widths[lines] * rng.uniform(0.95, 1.05, len(lines))
+        lines = lines[np.argsort(keys, kind="stable")]
+        parts = np.array_split(lines, max(1, -(-len(lines) // self.batch_size)))
+        return [parts[i] for i in rng.permutation(len(parts))]
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch (counted from 0)."""
+        return sum(
+            -(-len(chunk) // self.batch_size)
+            for lap in range(epoch * self.laps, (epoch + 1) * self.laps)
+            for chunk in self.chunks(lap)
+        )
+
+
+def laps_for(lines: int, batch_size: int, min_steps: int) -> int:
+    """Passes per epoch so that an epoch has at least ``min_steps`` optimizer steps."""
+    return max(1, -(-min_steps * batch_size // max(lines, 1)))

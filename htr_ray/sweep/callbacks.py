@@ -1,0 +1,49 @@
+"""Tune's callbacks in the driver: they feed the board and the tracker, and hold no logic of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+
+from htr_ray.sweep.board import Board
+from htr_ray.sweep.cells import Trial
+from htr_ray.sweep.record import Recorder
+
+
+class GridCallback(Callback):
+    """Passes every event of a trial on, by the trial's stable key."""
+
+    def __init__(self, trials: list[Trial], board: Board, recorder: Recorder) -> None:
+        self._trials = {trial.key: trial for trial in trials}
+        self._board = board
+        self._recorder = recorder
+        self._started: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        key = trial.config["key"]
+        if key in self._started:  # started again after a fault
+            return
+        self._started.add(key)
+        self._board.started(key)
+        self._recorder.started(self._trials[key])
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        key = trial.config["key"]
+        self._board.reported(key, result)
+        if result.get("epoch_end"):
+            self._recorder.epoch(key, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial, (trial.last_result or {}).get("failure"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # Also called before a retry; only the last error ends the trial.
+        if trial.status == "ERROR":
+            lines = (str(trial.get_error() or "") or "its process died").strip().splitlines()
+            self._end(trial, lines[-1] if lines else "its process died")
+
+    def _end(self, trial: Any, failure: str | None) -> None:
+        key = trial.config["key"]
+        self._board.ended(key, failure)
+        self._recorder.ended(self._trials[key], failure)

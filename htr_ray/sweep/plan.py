@@ -1,0 +1,134 @@
+"""What a grid is going to do: trials, resources, time; printed before anything starts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from htr_ray.config import GridSettings, ModelSettings
+from htr_ray.corpus.read import Corpus
+from htr_ray.model.encoder import Encoder
+from htr_ray.stream.scale import scaled_width
+from htr_ray.sweep.board import duration
+from htr_ray.sweep.cells import Trial
+from htr_ray.sweep.resources import at_a_time, need
+from htr_ray.train.worker import autocast_dtype, set_threads
+
+# Start-up, data planning, evaluation and saving around a trial's training.
+OVERHEAD_SECONDS = 6.0
+PROBE_LINES = 16
+
+
+def notes(settings: GridSettings, trials: list[Trial]) -> list[str]:
+    """Things a person should know about the request before the time is spent."""
+    found = []
+    if settings.protocols == ["frozen"] and settings.pretexts == ["none"]:
+        found.append("protocol 'frozen' without pre-training measures a random encoder")
+    for uri in settings.corpora:
+        info = Corpus.open(uri).info
+        if info.alphabet_unseen:
+            found.append(
+                f"{info.name}: test has characters that train and val lack ({info.alphabet_unseen}); "
+                "they count as errors"
+            )
+    return found
+
+
+def estimate(
+    trials: list[Trial], done: dict[str, Any], cpus: float, gpus: float, max_concurrent: int | None
+) -> float | None:
+    """Seconds that the unfinished trials take at the most, or None where it cannot be told here.
+
+    A stage with ``max_minutes`` is bounded by it; else a few steps of the network are timed
+    on this machine's CPU and multiplied by lines and ``max_epochs`` (patience ends most
+    trials earlier). GPU nodes are not timed from here.
+    """
+    total = 0.0
+    speeds: dict[str, float] = {}
+    for trial in trials:
+        if trial.key in done:
+            continue
+        stage = trial.job.settings
+        wanted = need(trial, gpus)
+        if stage.max_minutes is not None:
+            seconds = 60.0 * stage.max_minutes
+        elif gpus:
+            return None
+        else:
+            corpus = Corpus.open(trial.job.corpus)
+            key = f"{trial.job.corpus}/{trial.stage}"
+            if key not in speeds:
+                speeds[key] = _lines_per_second(trial, corpus)
+            lines = corpus.info.counts["train"].lines * (trial.job.label_fraction or 1.0)
+            lines = max(lines, stage.min_steps_per_epoch * stage.batch_size)
+            seconds = stage.max_epochs * lines / (speeds[key] * stage.workers)
+        total += (seconds + OVERHEAD_SECONDS) / (max_concurrent or at_a_time(wanted, cpus, gpus))
+    return total
+
+
+def _lines_per_second(trial: Trial, corpus: Corpus) -> float:
+    """Training speed of the encoder on lines of the corpus' median width, timed here on the CPU."""
+    model: ModelSettings = trial.job.model
+    set_threads(trial.job.settings)
+    index = corpus.index("train", columns=("width", "height"))
+    widths = [
+        scaled_width(w, h, model.height, model.width_scale, model.max_width)
+        for w, h in zip(index["width"].to_pylist(), index["height"].to_pylist(), strict=True)
+    ]
+    width = int(np.median(widths)) if widths else 4 * model.height
+    encoder = Encoder(model)
+    images = torch.randint(0, 255, (PROBE_LINES, 1, model.height, width), dtype=torch.uint8)
+    dtype = autocast_dtype(trial.job.settings, torch.device("cpu"))
+    best = float("inf")
+    for _ in range(3):
+        began = time.monotonic()
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            features, _ = encoder(images, torch.full((PROBE_LINES,), width))
+        features.float().square().mean().backward()
+        best = min(best, time.monotonic() - began)
+    return PROBE_LINES / best
+
+
+def table(
+    settings: GridSettings,
+    trials: list[Trial],
+    done: dict[str, Any],
+    cpus: float,
+    gpus: float,
+    seconds: float | None,
+) -> Table:
+    """The plan, for printing."""
+    plan = Table(title=f"Grid '{settings.name}': {len(trials)} trials, {len(done)} already done", title_justify="left")
+    for column in ("stage", "what", "trials", "each", "at a time", "ends"):
+        plan.add_column(column)
+    for stage in ("pretrain", "finetune"):
+        mine = [trial for trial in trials if trial.stage == stage]
+        if not mine:
+            continue
+        wanted = need(mine[0], gpus)
+        rules = mine[0].job.settings
+        if stage == "pretrain":
+            axes = [sorted({t.pretext for t in mine}), sorted({t.corpus for t in mine})]
+        else:
+            axes = [settings.pretexts, settings.decoders, [f"{f:g}" for f in settings.label_fractions],
+                    settings.protocols, sorted({t.corpus for t in mine})]
+        axes.append([f"seed {s}" for s in settings.seeds])
+        limit = f"{rules.max_epochs} epochs, patience {rules.patience}"
+        if rules.max_minutes is not None:
+            limit = f"{duration(60 * rules.max_minutes)} or {limit}"
+        plan.add_row(
+            stage,
+            " x ".join("{" + ", ".join(axis) + "}" if len(axis) > 1 else axis[0] for axis in axes),
+            str(len(mine)),
+            f"{wanted.workers} worker(s), {wanted.cpus:g} CPU, {wanted.gpus:g} GPU",
+            str(settings.max_concurrent or at_a_time(wanted, cpus, gpus)),
+            limit,
+        )
+    time_text = "no estimate for GPUs without max_minutes" if seconds is None else f"at most about {duration(seconds)}"
+    plan.caption = f"Ray has {cpus:g} CPUs and {gpus:g} GPUs; estimated time: {time_text}"
+    plan.caption_justify = "left"
+    return plan

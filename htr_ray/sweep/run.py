@@ -1,0 +1,217 @@
+"""Run a grid: expand, plan, search with Ray Tune, record, summarise, register."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from htr_ray import storage
+from htr_ray.config import GridSettings
+from htr_ray.connect import cluster
+from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.sample import write_sample
+from htr_ray.errors import UserError
+from htr_ray.sweep import plan as planning
+from htr_ray.sweep import summary
+from htr_ray.sweep.board import Board
+from htr_ray.sweep.callbacks import GridCallback
+from htr_ray.sweep.cells import Trial, corpus_name, expand, grid_folder, recipe_of
+from htr_ray.sweep.record import Recorder
+from htr_ray.sweep.resources import at_a_time, bundles, check, need
+from htr_ray.sweep.searcher import GridSearcher
+from htr_ray.sweep.trainable import compact, run_trial
+from htr_ray.track.tracker import Tracker
+from htr_ray.train.job import RESULT
+
+logger = logging.getLogger(__name__)
+
+GRID_FILE = "grid.json"
+SAMPLE = "sample"
+
+
+def prepare_corpora(settings: GridSettings) -> GridSettings:
+    """Make the embedded corpus if it is asked for, and check that every other one can be read.
+
+    Raises UserError (no corpus at a URI) before anything is started.
+    """
+    corpora = [
+        write_sample(storage.join(storage.normalise(settings.storage), "corpora")) if uri == SAMPLE else uri
+        for uri in settings.corpora
+    ]
+    return settings.model_copy(update={"corpora": [Corpus.open(uri).uri for uri in corpora]})
+
+
+def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console | None = None) -> dict[str, Any]:
+    """Run (or continue) a grid and return its rows; with ``dry_run``, only print the plan.
+
+    Finished trials are skipped, interrupted ones continued from their checkpoint. Raises
+    UserError for what the user can cure, before anything has started.
+    """
+    console = console or Console()
+    began = time.monotonic()
+    settings = prepare_corpora(settings)
+    trials = expand(settings)
+    folder = grid_folder(settings)
+    _check_unchanged(settings, folder)
+    done = finished(trials)
+    for note in planning.notes(settings, trials):
+        console.print(f"[yellow]Note:[/] {note}")
+    with cluster(console):
+        cpus, gpus = _capacity()
+        if settings.max_concurrent is None:
+            check(trials, cpus, gpus)
+        estimate = planning.estimate(trials, done, cpus, gpus, settings.max_concurrent)
+        console.print(planning.table(settings, trials, done, cpus, gpus, estimate))
+        if dry_run:
+            return {"trials": len(trials), "finished": len(done), "estimated_seconds": estimate}
+        failed = _search(settings, trials, done, gpus, folder, console)
+    rows = summary.rows(trials, finished(trials), failed)
+    seconds = time.monotonic() - began
+    console.print(summary.tables(settings.name, rows, seconds))
+    return {
+        "name": settings.name,
+        "folder": folder,
+        "rows": rows,
+        "failed": failed,
+        "seconds": seconds,
+    }
+
+
+def finished(trials: list[Trial]) -> dict[str, dict[str, Any]]:
+    """Results of the trials that are done already, by key."""
+    results = {}
+    for trial in trials:
+        uri = storage.join(trial.job.folder, RESULT)
+        if storage.exists(uri):
+            results[trial.key] = compact(storage.read_json(uri))
+    return results
+
+
+def load_settings(name: str, place: str) -> GridSettings:
+    """Settings of the grid ``name`` that was run with ``storage=place``. Raises UserError if there is none."""
+    uri = storage.join(storage.normalise(place), name, GRID_FILE)
+    if not storage.exists(uri):
+        raise UserError(f"--resume {name}: no grid of that name ({uri} is missing); check the name and storage=URI")
+    return GridSettings.model_validate(storage.read_json(uri))
+
+
+def _check_unchanged(settings: GridSettings, folder: str) -> None:
+    """Refuse to mix results of different recipes under one name; show what differs."""
+    uri = storage.join(folder, GRID_FILE)
+    if not storage.exists(uri):
+        return
+    before, now = recipe_of(GridSettings.model_validate(storage.read_json(uri))), recipe_of(settings)
+    changed = [f"{key}: was {before.get(key)!r}, now {now.get(key)!r}" for key in sorted(before.keys() | now.keys())
+               if before.get(key) != now.get(key)]
+    if changed:
+        raise UserError(
+            f"grid '{settings.name}' exists with other settings, its results would not compare:\n  "
+            + "\n  ".join(changed)
+            + f"\nuse another name=..., set them back, or delete {folder}"
+        )
+
+
+def _capacity() -> tuple[float, float]:
+    """CPUs and GPUs of the cluster as it is now; nodes that joined count."""
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def _search(
+    settings: GridSettings,
+    trials: list[Trial],
+    done: dict[str, dict[str, Any]],
+    gpus: float,
+    folder: str,
+    console: Console,
+) -> dict[str, str]:
+    """The Tune run itself; returns the failures by key."""
+    storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
+    # Without a server of MLflow, its database and files lie beside a local storage, else under ./runs.
+    root = Path(storage.filesystem(settings.storage)[1]) if storage.is_local(settings.storage) else Path("runs")
+    tracker = Tracker(settings.tracking_uri, "htr-ray", default_root=root)
+    recorder = Recorder(tracker)
+    tracker.start_grid(settings.name, settings.model_dump(mode="json"), {"preset": settings.preset})
+    left = [trial for trial in trials if trial.key not in done]
+    searcher = GridSearcher(
+        trials,
+        set(done),
+        need=functools.partial(need, cluster_gpus=gpus),
+        capacity=_capacity,
+        max_concurrent=settings.max_concurrent,
+    )
+    slots = settings.max_concurrent or min(
+        (at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1
+    )
+    board = Board(trials, done, slots, console)
+    try:
+        if left:
+            _tune(settings, trials, left, searcher, GridCallback(trials, board, recorder), gpus)
+    finally:
+        board.close()
+        results = finished(trials)
+        rows = summary.rows(trials, results, searcher.failed)
+        tracker.finish_grid(summary.markdown(settings.name, rows), {"summary.csv": summary.csv(rows)})
+        for uri in settings.corpora:
+            best = summary.best(rows, corpus_name(uri))
+            if best is not None:
+                tracker.register_champion(corpus_name(uri), best["key"])
+        for lost in tracker.close():
+            console.print(f"[red]Not logged to MLflow:[/] {lost}")
+        console.print(f"Browse the runs: [bold]{tracker.experiment_url_hint}[/]", soft_wrap=True)
+    return searcher.failed
+
+
+def _tune(
+    settings: GridSettings,
+    trials: list[Trial],
+    left: list[Trial],
+    searcher: GridSearcher,
+    callback: GridCallback,
+    gpus: float,
+) -> None:
+    # The GPU share of a trial can differ by stage; Tune asks per trial.
+    by_key = {trial.key: need(trial, gpus) for trial in trials}
+    trainable = tune.with_resources(
+        _Dispatch({key: wanted.gpus_per_worker for key, wanted in by_key.items()}),
+        lambda config: tune.PlacementGroupFactory(bundles(by_key[config["key"]])),
+    )
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=len(left),
+                # Imports and start-up are paid once per process, not once per trial.
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["key"].replace("/", "-"),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=settings.name,
+                # Tune's own bookkeeping only: what must last is in the grid's storage.
+                storage_path=scratch,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=settings.finetune.retries),
+                verbose=0,
+            ),
+        ).fit()
+
+
+class _Dispatch:
+    """The trainable: a callable, so that Tune pickles the GPU shares along with it."""
+
+    def __init__(self, gpus: dict[str, float]) -> None:
+        self._gpus = gpus
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        run_trial(config, gpus=self._gpus[config["key"]])

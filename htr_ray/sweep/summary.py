@@ -1,0 +1,134 @@
+"""The summary of a grid: one row per cell, mean over seeds, as a table, Markdown and CSV."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pandas as pd
+from rich.console import Group
+from rich.table import Table
+
+from htr_ray.sweep.board import duration
+from htr_ray.sweep.cells import Trial
+
+COLUMNS = ["corpus", "protocol", "decoder", "label_fraction", "pretext", "seed", "test_cer", "test_wer", "val_cer",
+           "val_accuracy", "lines", "epochs", "minutes", "state", "key"]
+
+
+def rows(
+    trials: list[Trial], results: dict[str, dict[str, Any]], failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """One row per trial, pre-trainings included; ``state`` is done, failed or missing."""
+    table = []
+    for trial in trials:
+        result = results.get(trial.key, {})
+        state = "done" if result else "failed" if trial.key in failed else "missing"
+        row: dict[str, Any] = {name: result.get(name) for name in COLUMNS}
+        row |= {
+            "stage": trial.stage,
+            "corpus": trial.corpus,
+            "pretext": trial.pretext,
+            "seed": trial.job.seed,
+            "protocol": trial.job.protocol,
+            "decoder": trial.job.decoder,
+            "label_fraction": trial.job.label_fraction,
+            "state": state,
+            "key": trial.key,
+            "chance": result.get("chance"),
+            "failure": failed.get(trial.key),
+        }
+        table.append(row)
+    return table
+
+
+def best(table: list[dict[str, Any]], corpus: str) -> dict[str, Any] | None:
+    """The recognizer of a corpus with the lowest validation CER (test chooses nothing)."""
+    mine = [r for r in table if r["corpus"] == corpus and r["stage"] == "finetune" and r["state"] == "done"]
+    return min(mine, key=lambda row: row["val_cer"], default=None)
+
+
+def _cells(table: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Fine-tunings by cell, in the order of the grid."""
+    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in table:
+        if row["stage"] == "finetune":
+            place = (row["corpus"], row["protocol"], row["decoder"], row["label_fraction"])
+            cells.setdefault((*place, row["pretext"]), []).append(row)
+    return cells
+
+
+def _mean(group: list[dict[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in group if row[name] is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _pivot(table: list[dict[str, Any]]) -> tuple[list[str], dict[tuple[Any, ...], dict[str, str]]]:
+    """Texts "CER / WER" by (corpus, protocol, decoder, fraction) and pretext; the best CER of a line is marked."""
+    cells = _cells(table)
+    pretexts = list(dict.fromkeys(key[-1] for key in cells))
+    lines: dict[tuple[Any, ...], dict[str, str]] = {}
+    lowest: dict[tuple[Any, ...], float] = {}
+    for key, group in cells.items():
+        cer = _mean(group, "test_cer")
+        if cer is not None:
+            lowest[key[:-1]] = min(cer, lowest.get(key[:-1], float("inf")))
+    for key, group in cells.items():
+        cer, wer = _mean(group, "test_cer"), _mean(group, "test_wer")
+        if cer is None or wer is None:
+            text = "failed" if any(row["state"] == "failed" for row in group) else "-"
+        else:
+            spread = [row["test_cer"] for row in group if row["test_cer"] is not None]
+            text = f"{cer:.1f}" + (f" ± {statistics.stdev(spread):.1f}" if len(spread) > 1 else "") + f" / {wer:.1f}"
+            text = f"*{text}*" if cer == lowest[key[:-1]] else text
+        lines.setdefault(key[:-1], {})[key[-1]] = text
+    return pretexts, lines
+
+
+def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
+    """The summary for a terminal."""
+    pretexts, lines = _pivot(table)
+    cer = Table(title=f"Grid '{name}': test CER / WER in percent (* best of the line), {duration(seconds)}",
+                title_justify="left")
+    for column in ("corpus", "protocol", "decoder", "labels", *pretexts):
+        cer.add_column(column)
+    for (corpus, protocol, decoder, fraction), texts in lines.items():
+        cer.add_row(corpus, protocol, decoder, f"{100 * fraction:g} %", *(texts.get(p, "-") for p in pretexts))
+    parts: list[Any] = [cer]
+    pretrainings = [row for row in table if row["stage"] == "pretrain"]
+    if pretrainings:
+        accuracy = Table(title="Pretext accuracy on held-out lines in percent", title_justify="left")
+        for column in ("corpus", "pretext", "seed", "accuracy", "chance", "epochs", "minutes"):
+            accuracy.add_column(column)
+        for row in pretrainings:
+            accuracy.add_row(row["corpus"], row["pretext"], str(row["seed"]), _number(row["val_accuracy"]),
+                             _number(row["chance"]), str(row["epochs"] or "-"), _number(row["minutes"]))
+        parts.append(accuracy)
+    failures = [f"{row['key']}: {row['failure']}" for row in table if row["state"] == "failed"]
+    return Group(*parts, *failures)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def markdown(name: str, table: list[dict[str, Any]]) -> str:
+    """The summary for MLflow's note."""
+    pretexts, lines = _pivot(table)
+    text = [f"## {name}: test CER / WER in percent", "", "| corpus | protocol | decoder | labels | "
+            + " | ".join(pretexts) + " |", "|" + " --- |" * (4 + len(pretexts))]
+    for (corpus, protocol, decoder, fraction), texts in lines.items():
+        values = [texts.get(p, "-").replace("*", "**") for p in pretexts]
+        text.append(f"| {corpus} | {protocol} | {decoder} | {100 * fraction:g} % | " + " | ".join(values) + " |")
+    pretrainings = [row for row in table if row["stage"] == "pretrain"]
+    if pretrainings:
+        text += ["", "| corpus | pretext | seed | held-out accuracy | chance |", "|" + " --- |" * 5]
+        text += [f"| {r['corpus']} | {r['pretext']} | {r['seed']} | {_number(r['val_accuracy'])} % "
+                 f"| {_number(r['chance'])} % |" for r in pretrainings]
+    text += [f"- failed: `{row['key']}`: {row['failure']}" for row in table if row["state"] == "failed"]
+    return "\n".join(text) + "\n"
+
+
+def csv(table: list[dict[str, Any]]) -> str:
+    """One line per trial."""
+    return pd.DataFrame(table, columns=[*COLUMNS, "stage", "failure"]).to_csv(index=False)

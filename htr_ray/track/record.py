@@ -1,0 +1,372 @@
+"""What is written to MLflow, one idempotent operation at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.tracking.context.registry import resolve_tags
+
+from htr_ray.track.connect import Place
+from htr_ray.track.files import File, digest, folder_of, local_folder
+from htr_ray.track.model import save_model
+from htr_ray.track.summary import (
+    CHAMPION,
+    MODEL_NAME,
+    TAG_LIMIT,
+    champion_text,
+    clean_metrics,
+    flatten,
+    registered_name,
+)
+
+log = logging.getLogger(__name__)
+
+GRID_TAG = "htr_ray.grid"
+TRIAL_TAG = "htr_ray.trial"
+ERROR_TAG = "htr_ray.error"
+WEIGHTS_TAG = "htr_ray.weights"  # fingerprint of a model's files
+NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
+MODEL_TAG = "htr_ray.model"
+PARENT_TAG = "mlflow.parentRunId"
+
+PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
+METRICS_PER_CALL = 500
+
+
+
+@dataclass
+class _Trial:
+    """What is known about a trial's run."""
+
+    key: str
+    run_id: str
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str] = field(default_factory=dict)
+    done_before: bool = False
+    """The run had finished before this driver opened it."""
+    open: bool = False
+    points: dict[tuple[str, int], float] = field(default_factory=dict)
+    """(metric, step) -> the first value that MLflow has for it."""
+    latest: dict[str, float] = field(default_factory=dict)
+    model_id: str | None = None
+
+    @property
+    def last_step(self) -> int:
+        return max((step for _, step in self.points), default=0)
+
+
+class Record:
+    """The grid's runs in MLflow.
+
+    Not thread-safe: one thread calls. Every method may be called again after it failed
+    half-way, and the whole sequence again by a later driver: nothing is doubled.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._client = place, place.client
+        self.parent_run_id: str | None = None
+        self._parent_open = False
+        self._trials: dict[str, _Trial] = {}
+
+    def start_grid(self, name: str, config: dict[str, Any], tags: dict[str, str], now: int) -> None:
+        """Make the parent run, or continue the one of this name."""
+        params = dict(flatten(config))
+        run = self._find(GRID_TAG, name)
+        if run is None:
+            tags = {**_context_tags(), **tags, GRID_TAG: name}
+            run = self._client.create_run(self._place.experiment_id, start_time=now, tags=tags, run_name=name)
+        else:
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            self._client.log_batch(run.info.run_id, tags=_run_tags(tags))
+            for left in self._children(run.info.run_id, "attributes.status = 'RUNNING'"):
+                # Its driver died. If the trial is to go on, start_trial opens it again.
+                self._client.set_terminated(left.info.run_id, status="KILLED")
+        self.parent_run_id, self._parent_open = run.info.run_id, True
+        kept = run.data.params
+        changed = sorted(key for key, value in params.items() if kept.get(key, value) != value)
+        if changed:
+            log.warning("the grid's MLflow run keeps the old %s; config.yaml has the new", ", ".join(changed))
+        self._log_params(run.info.run_id, {key: value for key, value in params.items() if key not in kept})
+
+    def log_config(self, config: dict[str, Any]) -> None:
+        """Write the grid's ``config.yaml``."""
+        self.log_grid_files({"config.yaml": yaml.safe_dump(_plain(config), sort_keys=False)})
+
+    def start_trial(
+        self, key: str, name: str, params: dict[str, Any], tags: dict[str, str], now: int
+    ) -> None:
+        """Make the trial's run, or continue the one it has."""
+        flat = dict(flatten(params))
+        trial = self._find_trial(key)
+        if trial is not None and any(trial.params.get(k, v) != v for k, v in flat.items()):
+            log.info("trial %s has other parameters now; its old run is deleted", key)
+            self._client.delete_run(trial.run_id)
+            trial = None
+        if trial is None:
+            all_tags = {**_context_tags(), **tags, TRIAL_TAG: key, PARENT_TAG: self._grid()}
+            run = self._client.create_run(self._place.experiment_id, now, all_tags, run_name=name)
+            trial = _Trial(key, run.info.run_id, name, {})
+        else:
+            self._client.update_run(trial.run_id, status="RUNNING")
+            self._client.log_batch(trial.run_id, tags=_run_tags(tags))
+        self._log_params(trial.run_id, {k: v for k, v in flat.items() if k not in trial.params})
+        trial.name, trial.params, trial.tags = name, {**trial.params, **flat}, dict(tags)
+        trial.open = True
+        self._trials[key] = trial
+
+    def log_epoch(self, key: str, step: int, metrics: dict[str, float], now: int) -> None:
+        """Log an epoch's metrics. Of an epoch that is reported twice the first report stands."""
+        trial = self._trial(key)
+        values = clean_metrics(metrics)
+        if trial.done_before and any(
+            not _same(value, trial.points.get((name, step), value)) for name, value in values.items()
+        ):
+            trial = self._replace(trial, now)
+        new = {name: value for name, value in values.items() if (name, step) not in trial.points}
+        self._log_metrics(trial, new, step, now)
+
+    def log_trial_files(self, key: str, files: dict[str, File]) -> None:
+        """Upload files to the trial's run."""
+        with folder_of(files) as folder:
+            self._client.log_artifacts(self._trial(key).run_id, str(folder))
+
+    def log_model(self, key: str, model_dir: Path | str) -> None:
+        """Log the recognizer in ``model_dir`` as the trial's MLflow model."""
+        trial = self._trial(key)
+        with local_folder(model_dir) as source, tempfile.TemporaryDirectory(prefix="htr-ray-") as folder:
+            weights = digest(source)
+            # A model of the same weights is complete, or was cut off while it was uploaded.
+            same = [model for model in self._models(trial) if model.tags.get(WEIGHTS_TAG) == weights]
+            model = next((m for m in same if m.status == LoggedModelStatus.READY), same[0] if same else None)
+            if model is None:
+                model = self._client.create_logged_model(
+                    self._place.experiment_id,
+                    MODEL_NAME,
+                    source_run_id=trial.run_id,
+                    tags={WEIGHTS_TAG: weights, TRIAL_TAG: key},
+                    params=trial.params,
+                    model_type="recognizer",
+                )
+            if model.status != LoggedModelStatus.READY:
+                path = Path(folder) / "model"
+                meta = Model(
+                    artifact_path=model.artifact_location,
+                    run_id=trial.run_id,
+                    model_uuid=model.model_id,
+                    model_id=model.model_id,
+                )
+                save_model(path, source, meta)
+                self._client.log_model_artifacts(model.model_id, str(path))
+                self._client.log_outputs(trial.run_id, [LoggedModelOutput(model.model_id, trial.last_step)])
+                self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        trial.model_id = model.model_id
+
+    def log_results(self, key: str, metrics: dict[str, float], now: int) -> None:
+        """Log a trial's final metrics, for its run and its model."""
+        trial = self._trial(key)
+        new = {
+            name: value
+            for name, value in clean_metrics(metrics).items()
+            if name not in trial.latest or not _same(value, trial.latest[name])
+        }
+        self._log_metrics(trial, new, trial.last_step, now, model_id=trial.model_id)
+
+    def end_trial(self, key: str, failed: str | None, now: int) -> None:
+        """End the trial's run: FINISHED, or FAILED with the reason in a tag."""
+        trial = self._trial(key)
+        if failed is not None:
+            self._client.set_tag(trial.run_id, ERROR_TAG, failed[:TAG_LIMIT])
+        elif ERROR_TAG in self._client.get_run(trial.run_id).data.tags:
+            self._client.delete_tag(trial.run_id, ERROR_TAG)
+        status = "FINISHED" if failed is None else "FAILED"
+        self._client.set_terminated(trial.run_id, status=status, end_time=now)
+        trial.open = False
+
+    def log_grid_files(self, files: dict[str, File]) -> None:
+        """Upload files to the grid's run."""
+        with folder_of(files) as folder:
+            self._client.log_artifacts(self._grid(), str(folder))
+
+    def end_grid(self, summary: str, now: int) -> None:
+        """End the grid's run, described by ``summary`` (Markdown)."""
+        parent = self._grid()
+        if len(summary) > TAG_LIMIT:
+            summary = summary[: TAG_LIMIT - 40].rpartition("\n")[0] + "\n\n(all of it: summary.md)"
+        self._client.set_tag(parent, NOTE_TAG, summary)
+        self._client.set_terminated(parent, status="FINISHED", end_time=now)
+        self._parent_open = False
+
+    def register_champion(self, corpus: str, key: str) -> None:
+        """Register the trial's model and give it the alias ``champion``."""
+        trial = self._trial(key)
+        if trial.model_id is None:
+            ready = [model for model in self._models(trial) if model.status == LoggedModelStatus.READY]
+            if not ready:
+                raise LookupError(f"trial {key} has no model")
+            trial.model_id = ready[0].model_id
+        name = registered_name(corpus)
+        text = champion_text(corpus, trial.name, trial.params, trial.latest)
+        try:
+            self._client.create_registered_model(
+                name, tags={"htr_ray.corpus": corpus}, description=f"Best recognizer of the corpus {corpus}."
+            )
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+                raise
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        version = next((v for v in versions if v.tags.get(MODEL_TAG) == trial.model_id), None)
+        if version is None:
+            version = self._client.create_model_version(
+                name,
+                self._source(trial.model_id),
+                run_id=trial.run_id,
+                model_id=trial.model_id,
+                tags={TRIAL_TAG: key, MODEL_TAG: trial.model_id},
+                description=text,
+            )
+        else:
+            self._client.update_model_version(name, version.version, description=text)
+        self._client.set_registered_model_alias(name, CHAMPION, version.version)
+
+    def kill_unfinished(self, now: int) -> None:
+        """Mark what is still open as KILLED."""
+        for trial in self._trials.values():
+            if trial.open:
+                self._client.set_terminated(trial.run_id, status="KILLED", end_time=now)
+                trial.open = False
+        if self.parent_run_id is not None and self._parent_open:
+            self._client.set_terminated(self.parent_run_id, status="KILLED", end_time=now)
+            self._parent_open = False
+
+    # ---- Helpers.
+
+    def _grid(self) -> str:
+        if self.parent_run_id is None:
+            raise LookupError("the grid's run is not there")
+        return self.parent_run_id
+
+    def _trial(self, key: str) -> _Trial:
+        """The trial as known here, or as found in MLflow (finished by an earlier driver)."""
+        trial = self._trials.get(key) or self._find_trial(key)
+        if trial is None:
+            raise LookupError("the trial's run is not there")
+        self._trials[key] = trial
+        return trial
+
+    def _find_trial(self, key: str) -> _Trial | None:
+        """The trial as MLflow has it."""
+        run = self._find(TRIAL_TAG, key, parent=self._grid())
+        if run is None:
+            return None
+        known = self._trials.get(key)
+        if known is not None and known.run_id == run.info.run_id:
+            known.params = dict(run.data.params)
+            return known
+        trial = _Trial(
+            key,
+            run.info.run_id,
+            run.info.run_name,
+            dict(run.data.params),
+            done_before=run.info.status == "FINISHED",
+            latest=dict(run.data.metrics),
+        )
+        for name in trial.latest:
+            history = self._client.get_metric_history(trial.run_id, name)
+            for point in sorted(history, key=lambda point: point.timestamp):
+                trial.points.setdefault((name, point.step), point.value)
+        return trial
+
+    def _replace(self, trial: _Trial, now: int) -> _Trial:
+        """A new run for a trial that had finished and is now trained anew with other results."""
+        if self._client.get_run(trial.run_id).info.lifecycle_stage == "active":
+            log.info("trial %s is trained anew; its old run is deleted", trial.key)
+            self._client.delete_run(trial.run_id)
+        self.start_trial(trial.key, trial.name, trial.params, trial.tags, now)
+        return self._trials[trial.key]
+
+    def _find(self, tag: str, value: str, parent: str | None = None) -> Run | None:
+        """The first run with this tag (a retried creation may have left none or one, never more)."""
+        quote = '"' if "'" in value else "'"
+        where = f"tags.`{tag}` = {quote}{value}{quote}"
+        if parent is not None:
+            where += f" and tags.`{PARENT_TAG}` = '{parent}'"
+        runs = self._client.search_runs(
+            [self._place.experiment_id], where, max_results=1, order_by=["attributes.start_time ASC"]
+        )
+        return runs[0] if runs else None
+
+    def _children(self, parent: str, where: str) -> list[Run]:
+        """All nested runs that match (read to the last page first: the caller may change what matches)."""
+        where = f"tags.`{PARENT_TAG}` = '{parent}' and {where}"
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._place.experiment_id], where, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _source(self, model_id: str) -> str:
+        """Where a registered version finds its model."""
+        if self._place.uri.startswith(("http://", "https://")):
+            return f"models:/{model_id}"
+        # Without a server, MLflow looks such a URI up in its process-wide tracking URI, which is
+        # not ours to set (mlflow/store/model_registry/sqlalchemy_store.py, create_model_version).
+        return self._client.get_logged_model(model_id).artifact_location
+
+    def _models(self, trial: _Trial) -> list[LoggedModel]:
+        """The trial's logged models, newest first."""
+        where = f"source_run_id = '{trial.run_id}'"
+        found = self._client.search_logged_models([self._place.experiment_id], where)
+        return sorted(found, key=lambda model: -model.creation_timestamp)
+
+    def _log_params(self, run_id: str, params: dict[str, str]) -> None:
+        items = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(items), PARAMS_PER_CALL):
+            self._client.log_batch(run_id, params=items[start : start + PARAMS_PER_CALL])
+
+    def _log_metrics(
+        self, trial: _Trial, values: dict[str, float], step: int, now: int, model_id: str | None = None
+    ) -> None:
+        items = [Metric(name, value, now, step, model_id=model_id) for name, value in values.items()]
+        for start in range(0, len(items), METRICS_PER_CALL):
+            self._client.log_batch(trial.run_id, metrics=items[start : start + METRICS_PER_CALL])
+        for name, value in values.items():
+            trial.points.setdefault((name, step), value)
+            trial.latest[name] = value
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with everything that YAML does not know written as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(a) and math.isnan(b))
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, str(value)) for key, value in tags.items()]
+
+
+@lru_cache
+def _context_tags() -> dict[str, str]:
+    """User, script and git commit, as mlflow.start_run tags them."""
+    return dict(resolve_tags())

@@ -1,0 +1,240 @@
+"""Stage ``finetune``: a recognizer learns from a share of the labels, from scratch or a pre-trained encoder."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from htr_ray import storage
+from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.corpus.fractions import label_subset
+from htr_ray.corpus.read import Corpus
+from htr_ray.errors import UserError
+from htr_ray.model.cost import cost
+from htr_ray.model.files import load_encoder, save_recognizer
+from htr_ray.model.recognizer import Recognizer
+from htr_ray.stream.batch import Recipe
+from htr_ray.stream.pipeline import Source, open_source
+from htr_ray.train import checkpoint
+from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit, sampled
+from htr_ray.train.job import MODEL, RESULT, Job
+from htr_ray.train.metrics import ErrorCount
+from htr_ray.train.worker import Worker, autocast_dtype
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LineReading:
+    """A test line with truth and reading, for the predictions sample and the report."""
+
+    id: str
+    truth: str
+    reading: str
+    confidence: float
+    edits: int
+
+
+class RecognizerLearner(Learner):
+    """Judged by the CER on the validation lines, read greedily (beam search only at the end)."""
+
+    score = "val_cer"
+    sign = -1
+
+    def __init__(self, recognizer: Recognizer, encoder_rate: float) -> None:
+        self.module = recognizer
+        self.encoder_rate = encoder_rate
+        self.beam: int | None = 1
+        self.readings: list[LineReading] = []
+
+    def groups(self, peak: float) -> list[dict[str, Any]]:
+        recognizer = self.module
+        assert isinstance(recognizer, Recognizer)
+        encoder = [p for p in recognizer.encoder.parameters() if p.requires_grad]
+        known = {id(p) for p in recognizer.encoder.parameters()}
+        rest = [p for p in recognizer.parameters() if id(p) not in known]
+        groups = [{"params": encoder, "lr": peak * self.encoder_rate}] if encoder else []
+        return [*groups, {"params": rest, "lr": peak}]
+
+    def evaluate(self, batches: Iterator[dict[str, Any]], worker: Worker) -> dict[str, float]:
+        recognizer = self.module
+        assert isinstance(recognizer, Recognizer)
+        count = ErrorCount()
+        self.readings = []
+        for batch in batches:
+            readings = recognizer.read(batch["images"], batch["widths"], self.beam)
+            weights = batch["weights"].tolist()
+            for line_id, truth, reading, weight in zip(
+                batch["ids"], batch["texts"], readings, weights, strict=True
+            ):
+                if weight == 0.0:  # could not be decoded; counted as unreadable, not as an error
+                    continue
+                edits = count.add(truth, reading.text)
+                self.readings.append(LineReading(line_id, truth, reading.text, reading.confidence, edits))
+        total = ErrorCount(*worker.sum(count.as_list()))
+        return {"val_cer": total.cer, "val_wer": total.wer}
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """The planned lines of a fine-tuning, opened once and shared by its workers."""
+
+    train: Source
+    validation: Source
+    validation_all: Source
+    test: Source
+    train_recipe: Recipe
+    plain_recipe: Recipe
+    alphabet: Alphabet
+    corpus_name: str
+    set_aside: list[str]
+    unknown_in_test: dict[str, int]
+
+
+def open_data(job: Job) -> FinetuneData:
+    """Plan the lines: the label subset, validation and test.
+
+    Training lines whose text has characters outside the corpus' alphabet are set aside and
+    named. Raises UserError as :func:`open_source`, and when no label is left.
+    """
+    settings = job.finetune
+    assert settings is not None and job.label_fraction is not None
+    corpus = Corpus.open(job.corpus)
+    alphabet = Alphabet(corpus.info.alphabet)
+    index = corpus.index("train", columns=("id", "text"))
+    labelled = [
+        (line_id, text)
+        for line_id, text in zip(index["id"].to_pylist(), index["text"].to_pylist(), strict=True)
+        if text
+    ]
+    if not labelled:
+        raise UserError(f"{corpus.uri}: no training line has a text; fine-tuning needs some labels")
+    subset = label_subset([line_id for line_id, _ in labelled], job.label_fraction, corpus.info.name, job.seed)
+    texts = {line_id: text for line_id, text in labelled if line_id in subset}
+    foreign = {line_id: "".join(sorted(alphabet.covers(text))) for line_id, text in texts.items()}
+    set_aside = [f"{line_id}: {unknown}" for line_id, unknown in foreign.items() if unknown]
+    if set_aside:
+        logger.warning(
+            "%s: %d training line(s) set aside, their text has characters outside the alphabet of corpus.json "
+            "(prepare the corpus again to add them): %s",
+            corpus.uri, len(set_aside), "; ".join(set_aside[:5]),
+        )
+    test = corpus.index("test", columns=("text",))["text"].to_pylist()
+    unknown: dict[str, int] = {}
+    for text in test:
+        for character in alphabet.covers(text or ""):
+            unknown[character] = unknown.get(character, 0) + 1
+    # max_width is for memory; augmentation may stretch a line a little beyond it.
+    train = job.recipe(augment=job.augment, alphabet=alphabet)
+    plain = job.recipe()
+    ids = corpus.index("val", columns=("id",))["id"].to_pylist()
+    shared = {"batch_size": settings.batch_size, "workers": settings.workers, "labelled": True}
+    few = sampled(ids, settings.eval_lines, 0)
+    everything = open_source(corpus, "val", plain, job.stream, seed=0, **shared)
+    return FinetuneData(
+        train=open_source(
+            corpus, "train", train, job.stream, seed=job.seed, min_steps=settings.min_steps_per_epoch,
+            only={line_id for line_id, foreign_ in foreign.items() if not foreign_}, **shared,
+        ),
+        validation=everything if few is None else open_source(
+            corpus, "val", plain, job.stream, seed=0, only=few, **shared
+        ),
+        validation_all=everything,
+        test=open_source(corpus, "test", plain, job.stream, seed=0, **shared),
+        train_recipe=train,
+        plain_recipe=plain,
+        alphabet=alphabet,
+        corpus_name=corpus.info.name,
+        set_aside=set_aside,
+        unknown_in_test=unknown,
+    )
+
+
+def build(job: Job, alphabet: Alphabet) -> Recognizer:
+    """The recognizer of a job before training: seeded weights, then the encoder's if there is one."""
+    assert job.decoder is not None
+    torch.manual_seed(job.seed)
+    recognizer = Recognizer(job.model, job.decoder, alphabet)
+    if job.encoder is not None:
+        with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
+            storage.download_dir(job.encoder, Path(local))
+            load_encoder(Path(local), into=recognizer.encoder)
+    if job.protocol == "frozen":
+        if job.encoder is None:
+            # The literature's reference row: a random, fixed encoder.
+            logger.info("%s: protocol 'frozen' without pre-training fixes a random encoder", job.folder)
+        recognizer.freeze_encoder()
+    return recognizer
+
+
+def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
+    """Fine-tune and test; leaves ``model/``, ``readings.json`` and ``result.json`` in the job's folder."""
+    settings = job.finetune
+    assert settings is not None and job.decoder is not None
+    recognizer = build(job, data.alphabet)
+    learner = RecognizerLearner(recognizer, settings.encoder_rate)
+    outcome = fit(
+        learner,
+        data.train,
+        data.train_recipe,
+        EvalBatches(data.validation, data.plain_recipe, job.stream, worker),
+        settings=settings,
+        streaming=job.stream,
+        worker=worker,
+        folder=job.folder,
+        seed=job.seed,
+    )
+    dtype = autocast_dtype(settings, worker.device)
+
+    def figures(source: Source) -> tuple[dict[str, float], list[LineReading]]:
+        batches = EvalBatches(source, data.plain_recipe, job.stream, worker)
+        errors = _evaluate(learner, batches, worker, dtype)
+        readings = [reading for part in worker.gather(learner.readings) for reading in part]
+        return errors, sorted(readings, key=lambda reading: reading.id)
+
+    learner.beam = None  # the beam of the settings, if any
+    validation, _ = figures(data.validation_all)
+    # Read once, at the end, with the weights that validation chose.
+    test, readings = figures(data.test)
+    size = cost(job.model, job.decoder, job.model.height, 4 * job.model.height)
+    result = {
+        "stage": "finetune",
+        "decoder": job.decoder,
+        "label_fraction": job.label_fraction,
+        "protocol": job.protocol,
+        "val_cer": validation["val_cer"],
+        "val_wer": validation["val_wer"],
+        "test_cer": test["val_cer"],
+        "test_wer": test["val_wer"],
+        "lines": data.train.lines,
+        "test_lines": len(readings),
+        "epochs": outcome.epochs,
+        "best_epoch": outcome.best_epoch,
+        "minutes": outcome.seconds / 60.0,
+        "stopped": outcome.stopped,
+        "lines_per_second": outcome.lines_per_second,
+        "waiting_share": outcome.waiting_share,
+        "parameters": size.parameters,
+        "gflops": size.gflops,
+        "unreadable": outcome.unreadable,
+        "set_aside": data.set_aside,
+        "unknown_in_test": data.unknown_in_test,
+        "history": outcome.history,
+    }
+    if worker.leads:
+        extra = {key: result[key] for key in ("val_cer", "test_cer", "label_fraction", "lines")}
+        with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
+            save_recognizer(Path(local), learner.module, {"corpus": data.corpus_name, "seed": job.seed, **extra})
+            storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
+        storage.write_json(storage.join(job.folder, "readings.json"), [vars(reading) for reading in readings])
+        storage.write_json(storage.join(job.folder, RESULT), result)
+        checkpoint.clear(job.folder)
+    return result
+
+

@@ -1,0 +1,310 @@
+"""The training loop that both stages share: steps, epochs, validation, patience, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from htr_ray.config import StageSettings, StreamSettings
+from htr_ray.corpus.fractions import label_subset
+from htr_ray.errors import UserError
+from htr_ray.model.batchnorm import synchronise
+from htr_ray.stream.batch import Batch, Recipe
+from htr_ray.stream.pipeline import Source, stream
+from htr_ray.train import checkpoint
+from htr_ray.train.schedule import Clock, rate
+from htr_ray.train.worker import Worker, autocast_dtype
+
+logger = logging.getLogger(__name__)
+
+# Between epoch ends, the trial says every so many seconds how far it is (progress, ETA).
+HEARTBEAT_SECONDS = 10.0
+# Validation batches are kept decoded up to this size; above it they are streamed again each time.
+EVAL_CACHE_BYTES = 256 * 2**20
+
+
+class Learner(ABC):
+    """What a stage learns and how it is judged.
+
+    module: its ``forward(batch)`` gives the loss of each line, float32 ``[B]``.
+    score: name of the validation figure that decides, ``sign`` +1 where more is better.
+    """
+
+    module: nn.Module
+    score: str
+    sign: int
+
+    @abstractmethod
+    def groups(self, peak: float) -> list[dict[str, Any]]:
+        """Optimizer parameter groups with their peak rates under ``lr``."""
+
+    @abstractmethod
+    def evaluate(self, batches: Iterator[dict[str, Any]], worker: Worker) -> dict[str, float]:
+        """Figures over the batches of all workers."""
+
+
+@dataclass
+class Outcome:
+    """How a training ended. ``history`` has one entry per epoch."""
+
+    epochs: int = 0
+    best_epoch: int = -1
+    best_score: float | None = None
+    seconds: float = 0.0
+    stopped: str = ""
+    lines_per_second: float = 0.0
+    waiting_share: float = 0.0
+    unreadable: list[str] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def to_tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """Move a batch to the device; strings stay as they are."""
+
+    def move(array: Any) -> torch.Tensor:
+        # The buffer belongs to Ray's object store and is read-only, hence the copy.
+        tensor = torch.tensor(array)
+        if device.type == "cuda":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor
+
+    return {
+        "images": move(batch.images),
+        "widths": move(batch.widths),
+        "targets": move(batch.targets),
+        "lengths": move(batch.lengths),
+        "weights": move(batch.weights),
+        "ids": batch.ids,
+        "texts": batch.texts,
+    }
+
+
+class EvalBatches:
+    """The batches of a validation or test split, decoded once where they fit in memory."""
+
+    def __init__(self, source: Source, recipe: Recipe, settings: StreamSettings, worker: Worker) -> None:
+        self._open = lambda: stream(
+            source, recipe, settings, epochs=1, rank=worker.rank, world=worker.world
+        )
+        self._kept: list[Batch] | None = None
+        self._device = worker.device
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self._kept is not None:
+            for batch in self._kept:
+                yield to_tensors(batch, self._device)
+            return
+        kept: list[Batch] | None = []
+        size = 0
+        for batch in self._open():
+            size += batch.images.nbytes
+            if kept is not None:
+                # A copy: the stream's buffers would pin whole blocks in the object store.
+                batch.images = batch.images.copy()
+                kept.append(batch)
+                if size > EVAL_CACHE_BYTES:
+                    kept = None
+            yield to_tensors(batch, self._device)
+        self._kept = kept
+
+
+def fit(
+    learner: Learner,
+    source: Source,
+    recipe: Recipe,
+    validation: EvalBatches,
+    *,
+    settings: StageSettings,
+    streaming: StreamSettings,
+    worker: Worker,
+    folder: str,
+    seed: int,
+) -> Outcome:
+    """Train ``learner`` until the schedule, the clock or patience ends it; its best weights are loaded at the end.
+
+    ``folder`` is the trial's URI: a checkpoint found there is continued, and one is written
+    every ``checkpoint_minutes`` at an epoch's end. Raises UserError on a loss that is not finite.
+    """
+    device = worker.device
+    # Dropout differs between workers on purpose; weights were drawn alike before.
+    torch.manual_seed(seed * 1009 + worker.rank)
+    learner.module = synchronise(learner.module, device) if worker.world > 1 else learner.module
+    module = learner.module.to(device)
+    groups = learner.groups(settings.learning_rate)
+    peaks = [group["lr"] for group in groups]
+    optimizer = torch.optim.AdamW(
+        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
+    )
+    trainable = [p for group in groups for p in group["params"]]
+    dtype = autocast_dtype(settings, device)
+    outcome = Outcome()
+    best = checkpoint._weights(module)
+    restored = checkpoint.load(folder, module, optimizer)
+    clock = Clock(settings)
+    if restored is not None:
+        best, state = restored
+        clock.spent = state["seconds"]
+        outcome = Outcome(**state["outcome"])
+        logger.info("%s: continuing after epoch %d", folder, outcome.epochs)
+    wrapped: nn.Module = module
+    if worker.world > 1:
+        wrapped = DistributedDataParallel(module, device_ids=[0] if device.type == "cuda" else None)
+
+    def finished() -> str:
+        if outcome.epochs >= settings.max_epochs:
+            return "max_epochs"
+        if outcome.best_epoch >= 0 and outcome.epochs - 1 - outcome.best_epoch >= settings.patience:
+            return "patience"
+        return "max_minutes" if clock.progress(outcome.epochs) >= 1.0 else ""
+
+    outcome.stopped = finished()
+    saved_at = clock.seconds
+    batches: Generator[Batch, None, None] = stream(
+        source, recipe, streaming, first_epoch=outcome.epochs, rank=worker.rank, world=worker.world
+    )
+    epoch_iterator = _epochs(batches) if not outcome.stopped else iter(())
+    for epoch_batches in epoch_iterator:
+        epoch = outcome.epochs
+        steps = source.plan.steps(epoch)
+        module.train()
+        lines, loss_sum, waited, step = 0, 0.0, 0.0, 0
+        began = heartbeat = time.monotonic()
+        progress = 0.0
+        for batch, wait in _timed(epoch_batches):
+            waited += wait
+            outcome.unreadable += [name for name in batch.unreadable if name not in outcome.unreadable]
+            progress = worker.from_leader(clock.progress(epoch + step / steps)) if (
+                settings.max_minutes is not None
+            ) else clock.progress(epoch + step / steps)
+            if progress >= 1.0:
+                break
+            factor = rate(progress, warmup=settings.warmup, final=settings.final_rate)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            data = to_tensors(batch, device)
+            with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+                losses = wrapped(data)
+            local = (losses.float() * data["weights"]).sum()
+            # DDP averages gradients over workers; this makes it the mean over the global batch.
+            loss = local * (worker.world / batch.total)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(trainable, settings.clip_norm)
+            if not torch.isfinite(norm):
+                # A single bad batch must not end a week's run: skip its step, alike on all workers.
+                optimizer.zero_grad(set_to_none=True)
+                logger.warning("epoch %d, step %d: gradient is not finite, step skipped", epoch, step)
+            else:
+                optimizer.step()
+            loss_sum += float(local.detach())
+            lines += len(batch.ids)
+            step += 1
+            now = time.monotonic()
+            if worker.leads and now - heartbeat > HEARTBEAT_SECONDS:
+                heartbeat = now
+                worker.heartbeat(
+                    {"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False}
+                )
+        del batch  # its buffers pin a block of the object store
+        trained = time.monotonic() - began
+        (total_lines,) = worker.sum([lines])
+        total_loss = sum(worker.gather(loss_sum))
+        if total_lines and not torch.isfinite(torch.tensor(total_loss)):
+            raise UserError(
+                f"{folder}: the training loss is not finite in epoch {epoch}; lower learning_rate "
+                f"({settings.learning_rate}) or set precision=float32"
+            )
+        figures = _evaluate(learner, validation, worker, dtype)
+        outcome.epochs += 1
+        score = figures[learner.score] * learner.sign
+        if outcome.best_score is None or score > outcome.best_score:
+            outcome.best_score, outcome.best_epoch = score, epoch
+            best = checkpoint._weights(module)
+        outcome.seconds = clock.seconds
+        outcome.lines_per_second = total_lines / max(trained, 1e-9)
+        outcome.waiting_share = waited / max(trained, 1e-9)
+        metrics = {
+            "train_loss": total_loss / max(total_lines, 1),
+            **figures,
+            "learning_rate": optimizer.param_groups[-1]["lr"],
+            "lines_per_second": outcome.lines_per_second,
+            "waiting_share": outcome.waiting_share,
+            "minutes": clock.seconds / 60.0,
+        }
+        outcome.history.append({"epoch": epoch, **metrics})
+        # One worker's clock decides for all, or they would wait for each other for ever.
+        stop = worker.gather(finished())[0]
+        outcome.stopped = stop
+        worker.report(
+            {
+                **metrics,
+                "epoch": epoch,
+                "epoch_end": True,
+                "progress": clock.progress(outcome.epochs),
+                "seconds": clock.seconds,
+                "best": outcome.best_score * learner.sign,
+            }
+        )
+        if worker.leads and not stop and clock.seconds - saved_at >= 60.0 * settings.checkpoint_minutes:
+            saved_at = clock.seconds
+            state = {"epoch": outcome.epochs, "seconds": clock.seconds, "outcome": vars(outcome)}
+            checkpoint.save(folder, module, optimizer, best, state)
+        if stop:
+            break
+    batches.close()
+    module.load_state_dict(best)
+    outcome.seconds = clock.seconds
+    if outcome.unreadable:
+        logger.warning("%d unreadable lines were left out: %s", len(outcome.unreadable), outcome.unreadable[:5])
+    return outcome
+
+
+def _evaluate(
+    learner: Learner, batches: EvalBatches, worker: Worker, dtype: torch.dtype | None
+) -> dict[str, float]:
+    learner.module.eval()
+    device = worker.device
+    with torch.inference_mode(), torch.autocast(
+        device.type, dtype or torch.bfloat16, enabled=dtype is not None
+    ):
+        return learner.evaluate(iter(batches), worker)
+
+
+def _epochs(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Cut the endless stream at the epochs' last batches."""
+
+    def one(first: Batch) -> Iterator[Batch]:
+        yield first
+        if not first.last:
+            for batch in batches:
+                yield batch
+                if batch.last:
+                    return
+
+    while (first := next(batches, None)) is not None:
+        yield one(first)
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds that were spent waiting for it."""
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.monotonic() - began
+
+
+def sampled(ids: list[str], count: int | None, seed: int) -> set[str] | None:
+    """A seeded sample of ``count`` ids for validation between epochs; None where all are used."""
+    if count is None or count >= len(ids):
+        return None
+    return label_subset(ids, count / len(ids), "validation", seed)

@@ -1,0 +1,147 @@
+"""Stage ``pretrain``: an encoder learns a pretext task on unlabelled lines (paper, section 3)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from htr_ray import storage
+from htr_ray.corpus.read import Corpus
+from htr_ray.model.encoder import Encoder
+from htr_ray.model.files import save_encoder
+from htr_ray.pretext import make as make_pretext
+from htr_ray.pretext.base import Pretext
+from htr_ray.stream.batch import Recipe
+from htr_ray.stream.pipeline import Source, open_source
+from htr_ray.train import checkpoint
+from htr_ray.train.fit import EvalBatches, Learner, fit, sampled
+from htr_ray.train.job import MODEL, RESULT, Job
+from htr_ray.train.worker import Worker
+
+
+class PretextModule(nn.Module):
+    """Encoder and pretext head; ``forward(batch)`` is the loss of each line ``[B]``."""
+
+    def __init__(self, encoder: Encoder, pretext: Pretext) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = pretext.head(encoder.dim)
+        self.pretext = pretext
+
+    def logits(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Answers as logits, float ``[B, K, C]``."""
+        features, frames = self.encoder(batch["images"], batch["widths"])
+        return self.head(features, frames)
+
+    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        return self.pretext.loss(self.logits(batch).float(), batch["targets"])
+
+
+class PretextLearner(Learner):
+    """Judged by the accuracy on held-out lines, whose views are the same in every epoch."""
+
+    score = "val_accuracy"
+    sign = 1
+
+    def __init__(self, module: PretextModule) -> None:
+        self.module = module
+
+    def groups(self, peak: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters()), "lr": peak}]
+
+    def evaluate(self, batches: Iterator[dict[str, Any]], worker: Worker) -> dict[str, float]:
+        right, loss, lines = 0.0, 0.0, 0.0
+        module = self.module
+        assert isinstance(module, PretextModule)
+        for batch in batches:
+            logits = module.logits(batch).float()
+            keep = batch["weights"]
+            right += float((module.pretext.correct(logits, batch["targets"]) * keep).sum())
+            loss += float((module.pretext.loss(logits, batch["targets"]) * keep).sum())
+            lines += float(keep.sum())
+        totals = [sum(column) for column in zip(*worker.gather([right, loss, lines]), strict=True)]
+        count = max(totals[2], 1.0)
+        return {"val_accuracy": 100.0 * totals[0] / count, "val_loss": totals[1] / count}
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """The planned lines of a pre-training, opened once and shared by its workers."""
+
+    train: Source
+    validation: Source
+    train_recipe: Recipe
+    validation_recipe: Recipe
+
+
+def open_data(job: Job) -> PretrainData:
+    """Plan the lines: every training line, never a label. Raises UserError as :func:`open_source`."""
+    settings = job.pretrain
+    assert settings is not None and job.pretext_settings is not None
+    corpus = Corpus.open(job.corpus)
+    view = {"pretext": job.pretext, "pretext_settings": job.pretext_settings}
+    train = job.recipe(augment=job.augment if job.pretext_settings.augment else None, **view)
+    # Validation lines are as they are; the seed is fixed, so that seeds are compared on the same views.
+    validation = job.recipe(**{**view, "seed": 0})
+    ids = corpus.index("val", columns=("id",))["id"].to_pylist()
+    shared = {"batch_size": settings.batch_size, "workers": settings.workers}
+    return PretrainData(
+        train=open_source(
+            corpus, "train", train, job.stream, seed=job.seed, min_steps=settings.min_steps_per_epoch, **shared
+        ),
+        validation=open_source(
+            corpus, "val", validation, job.stream, seed=0, only=sampled(ids, settings.eval_lines, 0), **shared
+        ),
+        train_recipe=train,
+        validation_recipe=validation,
+    )
+
+
+def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
+    """Pre-train; leaves ``model/`` (the encoder) and ``result.json`` in the job's folder, and returns the result."""
+    settings = job.pretrain
+    assert settings is not None and job.pretext is not None and job.pretext_settings is not None
+    torch.manual_seed(job.seed)
+    pretext = make_pretext(job.pretext, job.pretext_settings, job.model.height)
+    module = PretextModule(Encoder(job.model), pretext)
+    learner = PretextLearner(module)
+    outcome = fit(
+        learner,
+        data.train,
+        data.train_recipe,
+        EvalBatches(data.validation, data.validation_recipe, job.stream, worker),
+        settings=settings,
+        streaming=job.stream,
+        worker=worker,
+        folder=job.folder,
+        seed=job.seed,
+    )
+    best = next((h for h in outcome.history if h["epoch"] == outcome.best_epoch), {})
+    result = {
+        "stage": "pretrain",
+        "pretext": job.pretext,
+        "val_accuracy": best.get("val_accuracy"),
+        "chance": 100.0 * pretext.chance,
+        "lines": data.train.lines,
+        "epochs": outcome.epochs,
+        "minutes": outcome.seconds / 60.0,
+        "stopped": outcome.stopped,
+        "lines_per_second": outcome.lines_per_second,
+        "waiting_share": outcome.waiting_share,
+        "unreadable": outcome.unreadable,
+        "history": outcome.history,
+    }
+    if worker.leads:
+        with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
+            encoder = learner.module.encoder  # type: ignore[union-attr]
+            save_encoder(Path(local), encoder, {"pretext": job.pretext, "corpus": job.corpus, "seed": job.seed})
+            storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
+        storage.write_json(storage.join(job.folder, RESULT), result)
+        checkpoint.clear(job.folder)
+    return result

@@ -1,0 +1,56 @@
+"""One stage on its own, on a Ray Train worker group: what ``jobs/pretrain.py`` and ``jobs/finetune.py`` run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.train import UserCallback
+from rich.console import Console
+
+from htr_ray import storage
+from htr_ray.corpus.read import Corpus
+from htr_ray.train.job import RESULT, Job
+from htr_ray.train.launch import run_group
+
+
+class PrintEpochs(UserCallback):
+    """A line per epoch, with the share of the schedule that is done and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        last = metrics[0]
+        left = last["seconds"] * (1.0 / max(last["progress"], 1e-3) - 1.0) / 60.0
+        figures = ", ".join(
+            f"{name} {last[name]:.2f}"
+            for name in ("train_loss", "val_accuracy", "val_cer", "val_wer")
+            if name in last
+        )
+        self._console.print(
+            f"epoch {last['epoch']}: {figures}, {last['lines_per_second']:.0f} lines/s, "
+            f"{last['minutes']:.1f} min gone, at most {left:.0f} min left",
+            highlight=False, soft_wrap=True,
+        )
+
+
+def run_single(job: Job, console: Console | None = None) -> dict[str, Any]:
+    """Run one job to its end (or continue it) and return its result without the history.
+
+    The folder of the job is its ``--output``; a finished one is returned as it is. Raises
+    UserError when there is no corpus.
+    """
+    console = console or Console()
+    Corpus.open(job.corpus)
+    done = storage.join(job.folder, RESULT)
+    if storage.exists(done):
+        console.print(f"{job.folder} is finished already; delete it or use another --output to train anew")
+        result = storage.read_json(done)
+    else:
+        gpus = job.settings.gpus_per_worker
+        if gpus is None:
+            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= job.settings.workers else 0.0
+        name = job.folder.rstrip("/").rsplit("/", 1)[-1]
+        result = run_group(job, gpus_per_worker=gpus, name=name, callbacks=[PrintEpochs(console)])
+    return {key: value for key, value in result.items() if key != "history"}

@@ -1,0 +1,39 @@
+"""Run the whole grid: pre-train every encoder once, fine-tune every cell, test, compare.
+
+    python jobs/full_grid.py                                   the embedded sample corpus, minutes on a laptop
+    python jobs/full_grid.py --dry-run corpora=[URI]           what would run, on what, for how long
+    python jobs/full_grid.py --config grid.yaml seeds=[0,1,2]  settings from a file, some overridden
+    ray job submit --working-dir . -- python jobs/full_grid.py --config cluster/grid.yaml
+
+The same command again continues an interrupted grid: finished trials are kept, others go on
+from their last checkpoint, newly asked cells are added. Results: a table here, MLflow runs,
+and checkpoints under storage/name. Settings are layered: preset < --config < HTR_RAY_...
+environment (HTR_RAY_FINETUNE__MAX_EPOCHS=50) < key=value.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import _root  # noqa: F401
+
+from htr_ray.cli import main, parser
+from htr_ray.config import GridSettings, load
+
+
+if __name__ == "__main__":
+    made = parser(__doc__ or "", GridSettings)
+    made.add_argument("--dry-run", action="store_true", help="print the plan (trials, resources, time) and stop")
+    made.add_argument("--resume", metavar="NAME", help="continue the grid NAME with the settings it was started with")
+    asked = made.parse_args()
+
+    def run() -> dict:
+        from htr_ray.sweep.run import load_settings, run_grid
+
+        base = None
+        if asked.resume:
+            place = load(GridSettings, file=asked.config, overrides=asked.settings).storage
+            base = load_settings(asked.resume, place).model_dump(mode="json")
+        return run_grid(load(GridSettings, file=asked.config, overrides=asked.settings, base=base), dry_run=asked.dry_run)
+
+    sys.exit(main(run, asked))

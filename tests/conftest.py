@@ -1,0 +1,36 @@
+"""What all tests share: where the real handwriting lies, one embedded corpus, one local Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def handwriting() -> Path:
+    """The folder of real handwriting beside the checkout (see README, "Real handwriting in tests")."""
+    if not (DATA / "lines").is_dir():
+        pytest.skip(f"no real handwriting at {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def sample_corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a small embedded sample corpus (240 lines, 12 writers)."""
+    from htr_ray.corpus.sample import write_sample
+
+    return write_sample(str(tmp_path_factory.mktemp("corpora")), lines=240, writers=12)
+
+
+@pytest.fixture(scope="module")
+def ray_local() -> Iterator[None]:
+    """A real local Ray, shared by a module: start-up is slow on two cores."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,130 @@
+"""CTC: loss, lines that are too long, greedy and beam reading, against enumeration of all paths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from htr_ray.model.ctc import CTCDecoder, character_nll, too_long
+
+
+def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(c for c, _ in itertools.groupby(path) if c)
+
+
+def likelihoods(probabilities: np.ndarray) -> dict[tuple[int, ...], float]:
+    """Text -> its likelihood, by going through every path."""
+    total: dict[tuple[int, ...], float] = {}
+    frames, classes = probabilities.shape
+    for path in itertools.product(range(classes), repeat=frames):
+        p = math.prod(probabilities[t, c] for t, c in enumerate(path))
+        total[collapse(path)] = total.get(collapse(path), 0.0) + p
+    return total
+
+
+def decoder_of(log_probs: torch.Tensor) -> tuple[CTCDecoder, torch.Tensor]:
+    """A decoder and features that make exactly these log probabilities [B, T, classes]."""
+    decoder = CTCDecoder(log_probs.shape[2], log_probs.shape[2])
+    with torch.no_grad():
+        decoder.linear.weight.copy_(torch.eye(log_probs.shape[2]))
+        decoder.linear.bias.zero_()
+    return decoder, log_probs
+
+
+def random_log_probs(seed: int, frames: int, classes: int, lines: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.log_softmax(2 * torch.randn(lines, frames, classes, generator=generator), dim=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 5), classes=st.integers(2, 4))
+def test_wide_beam_finds_the_likeliest_text(seed: int, frames: int, classes: int) -> None:
+    log_probs = random_log_probs(seed, frames, classes)
+    expected = likelihoods(log_probs[0].exp().double().numpy())
+    decoder, features = decoder_of(log_probs)
+    ((found, confidence),) = decoder.read(features, torch.tensor([frames]), beam=200)
+    best = max(expected.values())
+    assert expected[tuple(found)] == pytest.approx(best, rel=1e-3)
+    assert confidence == pytest.approx(best ** (1 / max(1, len(found))), rel=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 6), classes=st.integers(2, 4))
+def test_greedy_is_the_best_path(seed: int, frames: int, classes: int) -> None:
+    log_probs = random_log_probs(seed, frames, classes)
+    decoder, features = decoder_of(log_probs)
+    ((found, confidence),) = decoder.read(features, torch.tensor([frames]))
+    assert tuple(found) == collapse(tuple(log_probs[0].argmax(1).tolist()))
+    likelihood = likelihoods(log_probs[0].exp().double().numpy())[tuple(found)]
+    assert confidence == pytest.approx(likelihood ** (1 / max(1, len(found))), rel=1e-3)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_reading_ends_at_the_lines_frames(beam: int) -> None:
+    log_probs = random_log_probs(3, 12, 5, lines=3)
+    decoder, features = decoder_of(log_probs)
+    frames = torch.tensor([12, 5, 1])
+    together = decoder.read(features, frames, beam)
+    for i, n in enumerate(frames.tolist()):
+        ((found, confidence),) = decoder.read(features[i : i + 1, :n], torch.tensor([n]), beam)
+        assert found == together[i][0]
+        assert confidence == pytest.approx(together[i][1], rel=1e-5)
+
+
+def test_wider_beams_find_texts_at_least_as_likely() -> None:
+    log_probs = random_log_probs(7, 40, 12, lines=8) / 2
+    decoder, features = decoder_of(torch.log_softmax(log_probs, 2))
+    frames = torch.full((8,), 40)
+
+    def nll(beam: int) -> torch.Tensor:
+        found = [torch.tensor(classes) for classes, _ in decoder.read(features, frames, beam)]
+        lengths = torch.tensor([len(classes) for classes in found])
+        padded = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+        with torch.no_grad():
+            return character_nll(decoder.log_probs(features), frames, padded, lengths) * lengths
+
+    greedy, wide = nll(1), nll(20)
+    assert (wide <= greedy + 1e-4).all()
+    assert (wide < greedy - 0.1).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    frames=st.integers(1, 8),
+    texts=st.lists(st.lists(st.integers(1, 2), max_size=6), min_size=1, max_size=4),
+)
+def test_too_long_is_where_ctc_has_no_path(frames: int, texts: list[list[int]]) -> None:
+    width = max(1, max(len(text) for text in texts))
+    targets = torch.tensor([text + [0] * (width - len(text)) for text in texts])
+    lengths = torch.tensor([len(text) for text in texts])
+    log_probs = torch.full((frames, len(texts), 3), -math.log(3))
+    reference = torch.nn.functional.ctc_loss(
+        log_probs, targets, torch.full((len(texts),), frames), lengths, reduction="none"
+    )
+    found = too_long(torch.full((len(texts),), frames), targets, lengths)
+    assert found.tolist() == reference.isinf().tolist()
+
+
+def test_loss_is_per_character_and_zero_without_gradient_where_too_long() -> None:
+    torch.manual_seed(0)
+    decoder = CTCDecoder(4, 3)
+    features = torch.randn(3, 5, 4, requires_grad=True)
+    frames = torch.tensor([5, 2, 4])
+    targets, lengths = torch.tensor([[1, 2], [1, 1], [2, 0]]), torch.tensor([2, 2, 1])
+    loss = decoder.loss(features, frames, targets, lengths)
+    assert loss.shape == (3,) and loss.dtype == torch.float32
+    probabilities = decoder.log_probs(features).exp().detach().double().numpy()
+    assert loss[0].item() == pytest.approx(-math.log(likelihoods(probabilities[0])[1, 2]) / 2, rel=1e-5)
+    assert loss[1].item() == 0
+    assert loss[2].item() == pytest.approx(-math.log(likelihoods(probabilities[2, :4])[(2,)]), rel=1e-5)
+    loss.sum().backward()
+    assert features.grad is not None
+    assert not features.grad[1].any()
+    assert features.grad[0].any()
+    assert not features.grad[2, 4:].any()

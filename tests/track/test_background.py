@@ -1,0 +1,150 @@
+"""The queue behind the tracker: order, repetition, outages, and what is given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from htr_ray.track.background import Background, Patience
+
+QUICK = Patience(first_delay=0.001, longest_delay=0.004, single=0.5, closing=0.5)
+
+
+class Away(OSError):
+    pass
+
+
+def passing(error: Exception) -> bool:
+    return isinstance(error, Away)
+
+
+class Work:
+    """Fails ``failures`` times, then notes its number."""
+
+    def __init__(self, number: int, failures: int, done: list[int]) -> None:
+        self.number, self.failures, self.done = number, failures, done
+
+    def __call__(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Away("nobody there")
+        self.done.append(self.number)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=12), st.booleans())
+def test_everything_is_done_once_and_in_order(failures: list[int], well: bool) -> None:
+    done: list[int] = []
+    background = Background(passing, lambda: well, QUICK)
+    for number, count in enumerate(failures):
+        background.submit(str(number), Work(number, count, done))
+    assert background.close() == []
+    assert done == list(range(len(failures)))
+
+
+def test_submitting_does_not_wait() -> None:
+    gate = threading.Event()
+    background = Background(passing, lambda: True, QUICK)
+    began = time.monotonic()
+    for _ in range(1000):
+        background.submit("waits", gate.wait)
+    assert time.monotonic() - began < 0.5
+    gate.set()
+    assert background.close() == []
+
+
+def test_outage_of_any_length_is_waited_for() -> None:
+    well = threading.Event()
+    done: list[int] = []
+
+    def work() -> None:
+        if not well.is_set():
+            raise Away("no route")
+        done.append(1)
+
+    background = Background(passing, well.is_set, QUICK)
+    background.submit("one", work)
+    time.sleep(QUICK.single * 2)
+    assert done == []
+    well.set()
+    assert background.close() == []
+    assert done == [1]
+
+
+def test_lasting_failure_holds_up_nothing_and_is_reported() -> None:
+    done: list[int] = []
+
+    def broken() -> None:
+        raise ValueError("no such run\nTraceback ...")
+
+    background = Background(passing, lambda: True, QUICK)
+    background.submit("broken", broken)
+    background.submit("fine", Work(1, 0, done))
+    lost = background.close()
+    assert [str(item) for item in lost] == ["broken: no such run"]
+    assert done == [1]
+
+
+def test_what_was_laid_aside_is_tried_again_at_the_end_in_order() -> None:
+    done: list[int] = []
+
+    def needs(number: int, before: int) -> None:
+        if before not in done:
+            raise LookupError("not yet")
+        done.append(number)
+
+    background = Background(passing, lambda: True, QUICK)
+    background.submit("third", lambda: needs(3, 1))
+    background.submit("fourth", lambda: needs(4, 3))
+    background.submit("first", lambda: done.append(1))
+    assert background.close() == []
+    assert done == [1, 3, 4]
+
+
+def test_work_that_fails_while_the_service_is_well_is_laid_aside() -> None:
+    done: list[int] = []
+    calls = []
+
+    def poison() -> None:
+        calls.append(time.monotonic())
+        raise Away("500")
+
+    background = Background(passing, lambda: True, Patience(first_delay=0.001, single=0.05, closing=0.1))
+    background.submit("poison", poison)
+    background.submit("fine", Work(1, 0, done))
+    deadline = time.monotonic() + 5
+    while not done and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert done == [1]
+    assert [item.what for item in background.close()] == ["poison"]
+    assert len(calls) > 3
+
+
+def test_closing_gives_a_dead_service_up_and_names_all_that_is_lost() -> None:
+    calls = []
+
+    def dead() -> None:
+        calls.append(1)
+        raise Away("connection refused")
+
+    patience = Patience(first_delay=0.01, longest_delay=0.05, closing=0.2)
+    background = Background(passing, lambda: False, patience)
+    for number in range(50):
+        background.submit(str(number), dead)
+    time.sleep(0.1)
+    began = time.monotonic()
+    lost = background.close()
+    assert time.monotonic() - began < 2
+    assert [item.what for item in lost] == [str(number) for number in range(50)]
+    assert lost[0].why == "connection refused" and "stayed away" in lost[-1].why
+    assert len(calls) < 50  # once given up, the rest is not even tried
+
+
+def test_late_calls_are_harmless() -> None:
+    background = Background(passing, lambda: True, QUICK)
+    assert background.close() == []
+    background.submit("late", lambda: None)
+    assert background.close() == []
