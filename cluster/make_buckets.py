@@ -35,9 +35,7 @@ def make_bucket(client, name: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make sure that buckets exist.")
     parser.add_argument("bucket", nargs="+", help="names of the buckets")
-    parser.add_argument(
-        "--wait", type=float, default=60.0, help="seconds to wait for the store (default: 60)"
-    )
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the store (default: 60)")
     options = parser.parse_args(arguments)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     client = boto3.client("s3", region_name=region)

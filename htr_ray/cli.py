@@ -35,7 +35,9 @@ def parser(description: str, schema: type[BaseModel] | None = None) -> argparse.
     made.add_argument("--json", metavar="FILE", help="write what was asked, what came out and the seconds to FILE")
     if schema is not None:
         made.add_argument("--config", metavar="FILE", help="YAML file with settings")
-        made.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below; they win over the file")
+        made.add_argument(
+            "settings", nargs="*", metavar="key=value", help="settings, see below; they win over the file"
+        )
     return made
 
 

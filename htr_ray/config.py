@@ -62,9 +62,7 @@ class ModelSettings(Settings):
     height: Annotated[int, Field(ge=16, le=256)] = Field(
         64, description="Line height in pixels after scaling, aspect ratio kept."
     )
-    width_scale: Positive = Field(
-        1.0, description="Extra horizontal stretch; more frames per letter for CTC."
-    )
+    width_scale: Positive = Field(1.0, description="Extra horizontal stretch; more frames per letter for CTC.")
     max_width: Annotated[int, Field(ge=32)] = Field(
         2048, description="Wider lines are squeezed to this width in pixels; bounds memory."
     )
@@ -142,7 +140,8 @@ class StageSettings(Settings):
     workers: Count = Field(1, description="DDP workers; the global batch is split over them.")
     cpus_per_worker: Positive = Field(1.0, description="CPUs that Ray reserves for each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = Field(
-        None, description="GPUs (or a fraction) per worker; null: 1 (pretrain) or 0.25 (finetune) if there are any."
+        None,
+        description="GPUs (or a fraction) per worker; null: 1 (pretrain) or 0.25 (finetune) if there are any.",
     )
     threads: Count | None = Field(None, description="torch threads per worker; null: cpus_per_worker, rounded.")
     batch_size: Count = Field(64, description="Lines per optimizer step over all workers (global batch).")
@@ -163,10 +162,12 @@ class StageSettings(Settings):
         "auto", description="auto: bfloat16 autocast on GPUs, and on CPUs with AMX; else float32."
     )
     eval_lines: Count | None = Field(
-        None, description="Validation lines used between epochs (seeded sample); null: all. The best is checked on all."
+        None,
+        description="Validation lines used between epochs (seeded sample); null: all. The best is checked on all.",
     )
     checkpoint_minutes: Annotated[float, Field(ge=0.0)] = Field(
-        2.0, description="A checkpoint for resuming is written at the first epoch end after this many minutes."
+        2.0,
+        description="A checkpoint for resuming is written at the first epoch end after this many minutes.",
     )
     retries: Annotated[int, Field(ge=0)] = Field(2, description="How often a trial that broke is resumed.")
 
@@ -221,15 +222,18 @@ class GridSettings(Settings):
     """The settings of a grid (``jobs/full_grid.py``)."""
 
     name: str = Field(
-        "sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "sample",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Names the MLflow experiment's parent run and the folder under storage.",
     )
     corpora: Annotated[list[str], Axis] = Field(
-        default_factory=lambda: ["sample"], min_length=1,
+        default_factory=lambda: ["sample"],
+        min_length=1,
         description="Corpus URIs; 'sample' is the embedded corpus, made on the spot.",
     )
     pretexts: Annotated[list[PretextChoice], Axis] = Field(
-        default_factory=lambda: ["none", "rotation", "flip", "jigsaw", "sorting"], min_length=1,
+        default_factory=lambda: ["none", "rotation", "flip", "jigsaw", "sorting"],
+        min_length=1,
         description="Pretext tasks to compare; 'none' trains from scratch.",
     )
     decoders: Annotated[list[DecoderName], Axis] = Field(
@@ -267,21 +271,34 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A quarter of the width on 48 px: trains on two cores in an hour or two.
     "small": {
         "model": {
-            "height": 48, "channels": 128, "lstm_hidden": 128, "max_width": 1536,
+            "height": 48,
+            "channels": 128,
+            "lstm_hidden": 128,
+            "max_width": 1536,
             "transformer": {"dim": 128, "layers": 2, "heads": 4, "feedforward": 512},
         },
         "pretrain": {"batch_size": 64, "max_epochs": 60, "patience": 15},
         "finetune": {"batch_size": 32, "max_epochs": 100, "patience": 25},
     },
-    # For the embedded sample corpus: minutes on two cores.
+    # For the embedded sample corpus: minutes on two cores. Small batches learn most per line there.
     "tiny": {
         "model": {
-            "height": 32, "channels": 64, "lstm_hidden": 64, "max_width": 1024,
+            "height": 32,
+            "channels": 64,
+            "lstm_hidden": 64,
+            "lstm_layers": 1,
+            "max_width": 1024,
             "transformer": {"dim": 64, "layers": 1, "heads": 4, "feedforward": 256},
         },
         "stream": {"shuffle_lines": 1024},
-        "pretrain": {"batch_size": 32, "max_epochs": 30, "patience": 10},
-        "finetune": {"batch_size": 16, "max_epochs": 60, "patience": 20},
+        "pretrain": {"batch_size": 16, "max_epochs": 4, "patience": 4, "learning_rate": 2e-3},
+        "finetune": {
+            "batch_size": 8,
+            "max_epochs": 10,
+            "min_steps_per_epoch": 50,
+            "patience": 10,
+            "learning_rate": 3e-3,
+        },
     },
 }
 
@@ -353,7 +370,7 @@ def _environment_pairs(environment: Mapping[str, str], schema: type[BaseModel]) 
     pairs = []
     for key in sorted(environment):
         if key.startswith(ENV_PREFIX):
-            pairs.append(f"{key[len(ENV_PREFIX):].lower().replace('__', '.')}={environment[key]}")
+            pairs.append(f"{key[len(ENV_PREFIX) :].lower().replace('__', '.')}={environment[key]}")
     return pairs
 
 
@@ -382,8 +399,11 @@ def _explain(error: ValidationError, schema: type[BaseModel], layers: list[tuple
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, known + sections, n=3, cutoff=0.5)
             siblings = [k for k in known if k.rsplit(".", 1)[0] == key.rsplit(".", 1)[0]] if "." in key else []
-            hint = f"did you mean {' or '.join(close)}?" if close else (
-                f"allowed here: {', '.join(siblings)}" if siblings else "see --help for all settings")
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else (f"allowed here: {', '.join(siblings)}" if siblings else "see --help for all settings")
+            )
             lines.append(f"{key} ({source}): unknown setting; {hint}")
         else:
             message = item["msg"].removeprefix("Value error, ")

@@ -19,12 +19,19 @@ def cluster(console: Console) -> Iterator[None]:
     # Ray Data and Tune tell their own story line by line; ours is the board.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     try:
+        # RAY_ADDRESS=local asks for a Ray of its own although another one runs on this machine.
+        if os.environ.get("RAY_ADDRESS") == "local":
+            raise ConnectionError
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     except ConnectionError:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # A trainer and its stream take turns on a core, so each core counts twice here.
         ray.init(
-            address="local", num_cpus=2 * cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            address="local",
+            num_cpus=2 * cores,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
         )
         console.print(f"Started a local Ray on {cores} core(s).")
     try:

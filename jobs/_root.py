@@ -1,4 +1,5 @@
 """Import first: lets ``python jobs/JOB.py`` find htr_ray beside jobs/ where it is not installed."""
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path

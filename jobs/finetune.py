@@ -42,7 +42,9 @@ if __name__ == "__main__":
         console.print(
             f"test CER {result['test_cer']:.2f} %, WER {result['test_wer']:.2f} % on {result['test_lines']} lines "
             f"(validation CER {result['val_cer']:.2f} %); {result['epochs']} epochs, {result['minutes']:.1f} min; "
-            f"model: {storage.join(output, 'model')}", highlight=False, soft_wrap=True,
+            f"model: {storage.join(output, 'model')}",
+            highlight=False,
+            soft_wrap=True,
         )
         return result
 

@@ -20,7 +20,6 @@ import _root  # noqa: F401
 from htr_ray.cli import main, parser
 from htr_ray.config import GridSettings, load
 
-
 if __name__ == "__main__":
     made = parser(__doc__ or "", GridSettings)
     made.add_argument("--dry-run", action="store_true", help="print the plan (trials, resources, time) and stop")
@@ -34,6 +33,8 @@ if __name__ == "__main__":
         if asked.resume:
             place = load(GridSettings, file=asked.config, overrides=asked.settings).storage
             base = load_settings(asked.resume, place).model_dump(mode="json")
-        return run_grid(load(GridSettings, file=asked.config, overrides=asked.settings, base=base), dry_run=asked.dry_run)
+        return run_grid(
+            load(GridSettings, file=asked.config, overrides=asked.settings, base=base), dry_run=asked.dry_run
+        )
 
     sys.exit(main(run, asked))

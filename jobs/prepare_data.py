@@ -66,14 +66,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--input", metavar="URI", help="file, folder or pattern to read; with only --check: a corpus")
     add("--output", metavar="URI", help="folder that holds corpora; the corpus becomes OUTPUT/NAME")
     add("--name", help="name of the corpus")
-    add("--check", action="store_true",
-        help="report on the corpus at OUTPUT/NAME or --input; if there is none, on what the input would make")
+    add(
+        "--check",
+        action="store_true",
+        help="report on the corpus at OUTPUT/NAME or --input; if there is none, on what the input would make",
+    )
     add("--licence", default="", help="recorded in the corpus, such as CC-BY-4.0")
     add("--source", default="", help="recorded in the corpus: where the lines are from (default: input)")
     add("--citation", default="", help="recorded in the corpus: how to cite it")
     add("--seed", type=int, default=0, help="seed of the splits and the order of lines (default 0)")
-    add("--splits", type=_shares, default=(80.0, 10.0, 10.0), metavar="80,10,10",
-        help="shares of train, val and test (default 80,10,10)")
+    add(
+        "--splits",
+        type=_shares,
+        default=(80.0, 10.0, 10.0),
+        metavar="80,10,10",
+        help="shares of train, val and test (default 80,10,10)",
+    )
     add("--image-column", default="image", metavar="NAME", help="parquet: default image")
     add("--text-column", default="text", metavar="NAME", help="parquet: default text; none: unlabelled lines")
     add("--writer-column", metavar="NAME", help="parquet: default writer, if there is one; none: not known")
@@ -144,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         print_report(report, console)
         if report["problems"]:
             status = 2
-            count = len(report['problems'])
+            count = len(report["problems"])
             print(f"prepare_data: {report['uri']}: {count} problems, see above", file=sys.stderr)
         elif report["uri"]:
             print(f"\nNext: python jobs/full_grid.py name={report['name']} 'corpora=[{report['uri']}]'")

@@ -42,7 +42,9 @@ if __name__ == "__main__":
         console.print(
             f"{asked.pretext}: {result['val_accuracy']:.1f} % right on held-out lines (guessing: "
             f"{result['chance']:.1f} %); {result['epochs']} epochs, {result['minutes']:.1f} min; "
-            f"encoder: {storage.join(output, 'model')}", highlight=False, soft_wrap=True,
+            f"encoder: {storage.join(output, 'model')}",
+            highlight=False,
+            soft_wrap=True,
         )
         return result
 

@@ -31,6 +31,7 @@ def ray_local() -> Iterator[None]:
     """A real local Ray, shared by a module: start-up is slow on two cores."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # address: never join a cluster that happens to run on this machine.
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

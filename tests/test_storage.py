@@ -17,6 +17,7 @@ from htr_ray.errors import UserError
 
 pytest_plugins = ["s3_server"]
 
+
 @pytest.fixture(params=["local", "file", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place in each kind of storage."""

@@ -56,9 +56,7 @@ def prepare(
         spool.close()
         warnings = _content_warnings(found)
         splits, split_by = _split(found, seed, shares, warnings)
-        with CorpusWriter(
-            uri, name, licence=licence, source=source or input, citation=citation, seed=seed
-        ) as writer:
+        with CorpusWriter(uri, name, licence=licence, source=source or input, citation=citation, seed=seed) as writer:
             writer.split_by = split_by
             writer.warnings = warnings
             for item in found.set_aside:
@@ -127,9 +125,7 @@ def _with_own_id(line: Line, taken: dict[str, bytes]) -> Line:
     number = 2
     while f"{line.id}-{number}" in taken:
         number += 1
-    return Line(
-        f"{line.id}-{number}", line.image, line.width, line.height, line.text, line.writer, line.page
-    )
+    return Line(f"{line.id}-{number}", line.image, line.width, line.height, line.text, line.writer, line.page)
 
 
 def _split(
@@ -163,8 +159,7 @@ def _split(
         writers = len(set(found.writers) - {None})
         if by == "writer" and writers < _FEW_WRITERS:
             warnings.append(
-                f"only {writers} writers: shares are coarse, and figures of val and test depend on who is in"
-                " them"
+                f"only {writers} writers: shares are coarse, and figures of val and test depend on who is in them"
             )
     side = assign_splits(groups, seed, shares)
     splits = [side[group] for group in groups]

@@ -83,9 +83,7 @@ class Corpus:
             tables.append(table.cast(schema))
         return pa.concat_tables(tables).combine_chunks()
 
-    def read_row_group(
-        self, file_uri: str, row_group: int, columns: Sequence[str] = tuple(SCHEMA.names)
-    ) -> pa.Table:
+    def read_row_group(self, file_uri: str, row_group: int, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
         """Read one row group (about 256 lines) of a part file."""
         with _part_errors(file_uri), storage.open_input(file_uri) as stream:
             part = pq.ParquetFile(stream, pre_buffer=True)

@@ -36,7 +36,8 @@ def write_sample(root: str, *, lines: int = 1500, writers: int = 48, seed: int =
     fewer than three writers, fewer than eight lines each, a negative seed, or when the storage fails.
     """
     if writers < 3:
-        raise UserError(f"sample corpus: writers = {writers}: at least 3, one for each of {', '.join(SPLITS)}")
+        sides = ", ".join(SPLITS)
+        raise UserError(f"sample corpus: writers = {writers}: at least 3, one for each of {sides}")
     if lines < 8 * writers:
         raise UserError(f"sample corpus: lines = {lines}: at least 8 for each of {writers} writers")
     if seed < 0:

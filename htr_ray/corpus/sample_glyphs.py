@@ -72,8 +72,8 @@ def accent(character: str) -> tuple[str, list[np.ndarray]]:
     The strokes are centred on x = 0, at the right height above a small letter. A letter
     without an accent comes back with no strokes.
     """
-    base, *marks = unicodedata.normalize("NFD", character)
-    return base, [stroke.copy() for mark in marks for stroke in _ACCENTS[mark]]
+    parts = unicodedata.normalize("NFD", character)
+    return parts[0], [stroke.copy() for mark in parts[1:] for stroke in _ACCENTS[mark]]
 
 
 def _stroke(*points: tuple[float, float]) -> np.ndarray:

@@ -73,7 +73,7 @@ def make_hand(number: int, seed: int) -> Hand:
 
     style = STYLES[number % len(STYLES)]
     small: Face = "print" if style == "print" else "cursive"
-    printed = frozenset(c for c in _OFTEN_PRINTED if small == "cursive" and rng.random() < 0.22)
+    printed = frozenset(c for c in _OFTEN_PRINTED if small == "cursive" and rng.random() < 0.15)
     nib = rng.random() < 0.4  # a steel nib, else a pencil or a ball-point pen
     return Hand(
         seed=int(rng.integers(2**31)),
@@ -81,27 +81,27 @@ def make_hand(number: int, seed: int) -> Hand:
         capitals="cursive" if style == "cursive" else "print",
         printed=printed,
         # The cursive model already leans by some 20 degrees.
-        slant=between(-0.3, 0.38) if small == "cursive" else between(-0.12, 0.45),
-        width=between(0.74, 1.04) if small == "cursive" else between(0.84, 1.14),
-        ascent=between(0.75, 1.2),
-        descent=between(0.75, 1.1),
-        spacing=between(-0.3, 2.2) if small == "cursive" else between(-0.6, 1.8),
+        slant=between(-0.2, 0.26) if small == "cursive" else between(-0.04, 0.34),
+        width=between(0.78, 0.98) if small == "cursive" else between(0.86, 1.04),
+        ascent=between(0.82, 1.12),
+        descent=between(0.8, 1.05),
+        spacing=between(0.1, 1.5) if small == "cursive" else between(-0.1, 1.4),
         word_space=between(8, 13),
         slope=between(0.002, 0.016),
         wave=between(0.1, 0.6),
-        wobble=between(0.35, 0.95),
-        tremor=between(0.1, 0.24) if rng.random() < 0.25 else between(0, 0.08),
-        jitter=between(0.5, 1.35) * (1.25 if small == "print" else 1),
+        wobble=between(0.22, 0.52),
+        tremor=between(0.08, 0.16) if rng.random() < 0.25 else between(0, 0.05),
+        jitter=between(0.35, 0.85),
         haste=int(rng.integers(0, 4)),
         dot_drift=between(0, 2.2),
         pen=between(1.7, 2.9),
         contrast=between(0.35, 0.9) if nib else between(0, 0.2),
         pressure=between(0.06, 0.24),
-        ink=between(18, 60) if nib else between(25, 105),
+        ink=between(12, 45) if nib else between(20, 80),
         soft=between(0.35, 0.75),
-        paper=between(184, 244),
+        paper=between(200, 246),
         grain=between(0.8, 3.5),
-        stain=between(1, 7),
+        stain=between(1, 6),
         ruled=bool(rng.random() < 0.3),
         scale=between(0.84, 1.0),
     )

@@ -13,28 +13,33 @@ import numpy as np
 
 SHORTEST, LONGEST = 5, 16  # characters of a line
 
-FIRST_NAMES = (
-    "Anna Agnes Anton Adele Berta Bruno Karl Emma Ernst Eva Emil Fritz Franz Felix Greta Georg Hanna Heinz "
-    "Helene Hans Jakob Jean Johann Julie Karin Kurt Lena Louis Luise Ludwig Lucie Marie Martha Max Martin "
-    "Paul Peter Pauline Rosa Robert Rudolf Susanne Sophie Simon Thomas Theo Walter Willi Wilma"
-).split()
-LAST_NAMES = (
-    "Adler Albert Bauer Becker Berger Brandt Dubois Dupont Durand Ebner Engel Fischer Frank Fuchs Garnier "
-    "Graf Gruber Haas Hoffmann Huber Jung Keller Koch Krause Lambert Lange Laurent Lehmann Maier Martin "
-    "Mercier Moreau Müller Petit Peters Renard Richter Roth Schmidt Simon Sommer Schütz Krüger "
-    "Steiner Taylor Turner Thomas Weber Wagner Winter Wolf Walker Schröder Köhler Böhm König"
-).split()
-PLACES = (
-    "Aachen Altena Amiens Basel Berlin Bremen Bonn Bristol Danzig Dijon Dover Dresden Durham Eger Emden "
-    "Essen Exeter Frankfurt Freiburg Fulda Genf Gera Gotha Graz Grenoble Halle Hamburg Hof Jena Kassel Kiel "
-    "Köln Konstanz Leeds Leipzig Lille Lindau London Lyon Lübeck Mainz Metz Passau Paris Posen Potsdam "
-    "Reims Rostock Rouen Saarburg Salzburg Speyer Stettin Straubing Toulon Trier Tours Tübingen Tönning "
-    "Weimar Wien Worms Würzburg Jülich Düren Görlitz"
-).split()
+
+def _words(*rows: str) -> tuple[str, ...]:
+    return tuple(" ".join(rows).split())
+
+
+FIRST_NAMES = _words(
+    "Anna Agnes Anton Adele Berta Bruno Karl Emma Ernst Eva Emil Fritz Franz Felix Greta Georg Hanna Heinz",
+    "Helene Hans Jakob Jean Johann Julie Karin Kurt Lena Louis Luise Ludwig Lucie Marie Martha Max Martin",
+    "Paul Peter Pauline Rosa Robert Rudolf Susanne Sophie Simon Thomas Theo Walter Willi Wilma",
+)
+LAST_NAMES = _words(
+    "Adler Albert Bauer Becker Berger Brandt Dubois Dupont Durand Ebner Engel Fischer Frank Fuchs Garnier",
+    "Graf Gruber Haas Hoffmann Huber Jung Keller Koch Krause Lambert Lange Laurent Lehmann Maier Martin",
+    "Mercier Moreau Müller Petit Peters Renard Richter Roth Schmidt Simon Sommer Schütz Krüger",
+    "Steiner Taylor Turner Thomas Weber Wagner Winter Wolf Walker Schröder Köhler Böhm König",
+)
+PLACES = _words(
+    "Aachen Altena Amiens Basel Berlin Bremen Bonn Bristol Danzig Dijon Dover Dresden Durham Eger Emden",
+    "Essen Exeter Frankfurt Freiburg Fulda Genf Gera Gotha Graz Grenoble Halle Hamburg Hof Jena Kassel Kiel",
+    "Köln Konstanz Leeds Leipzig Lille Lindau London Lyon Lübeck Mainz Metz Passau Paris Posen Potsdam",
+    "Reims Rostock Rouen Saarburg Salzburg Speyer Stettin Straubing Toulon Trier Tours Tübingen Tönning",
+    "Weimar Wien Worms Würzburg Jülich Düren Görlitz",
+)
 MONTHS = {
-    "de": "Januar Februar April Mai Juni Juli August September Dezember".split(),
-    "en": "January February March April May June July August September December".split(),
-    "fr": "janvier février mars avril mai juin juillet septembre octobre décembre".split(),
+    "de": _words("Januar Februar April Mai Juni Juli August September Dezember"),
+    "en": _words("January February March April May June July August September December"),
+    "fr": _words("janvier février mars avril mai juin juillet septembre octobre décembre"),
 }
 PREPOSITIONS = ("in", "bei", "von", "nach", "aus", "from", "near", "vers", "depuis")
 
@@ -42,8 +47,8 @@ PREPOSITIONS = ("in", "bei", "von", "nach", "aus", "from", "near", "vers", "depu
 PHRASES = tuple(
     tuple(tuple(column.split()) for column in row.split("|"))
     for row in (
-        "der dieser jener|alte neue kleine junge gute letzte lange|Brief Garten Weg Tag Bruder Sommer Bauer Freund "
-        "Abend Winter Morgen Wald Hof",
+        "der dieser jener|alte neue kleine junge gute letzte lange|Brief Garten Weg Tag Bruder Sommer Bauer "
+        "Freund Abend Winter Morgen Wald Hof",
         "die eine meine seine|alte kleine junge gute letzte|Mutter Stadt Tochter Stunde Frau Mühle Reise "
         "Arbeit Familie Wiese",
         "das dieses|alte neue kleine gute schöne|Haus Dorf Buch Feld Geld Kind Leben Wetter Pferd Bild",
@@ -98,7 +103,7 @@ def draw_texts(count: int, rng: np.random.Generator, known: set[str] | None = No
     return texts
 
 
-def _pick(rng: np.random.Generator, words: tuple[str, ...] | list[str]) -> str:
+def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
     return words[int(rng.integers(len(words)))]
 
 

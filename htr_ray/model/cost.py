@@ -23,9 +23,7 @@ class Cost(NamedTuple):
     """10^9 operations, a multiply-add being two."""
 
 
-def cost(
-    settings: ModelSettings, part: Part, height: int, width: int, *, classes: int = 100, length: int = 10
-) -> Cost:
+def cost(settings: ModelSettings, part: Part, height: int, width: int, *, classes: int = 100, length: int = 10) -> Cost:
     """Cost of one forward pass of a line of ``height`` x ``width`` pixels.
 
     ``part``: ``convolution`` (the ResNet alone), ``encoder``, or a decoder's name for the encoder

@@ -29,9 +29,7 @@ DESCRIPTION = "model.json"
 _SHAPING = ("channels", "lstm_hidden", "lstm_layers")
 
 
-def save_encoder(
-    folder: str | os.PathLike[str], encoder: Encoder, extra: dict[str, Any] | None = None
-) -> None:
+def save_encoder(folder: str | os.PathLike[str], encoder: Encoder, extra: dict[str, Any] | None = None) -> None:
     """Write an encoder into the local ``folder`` (made if need be); ``extra``: anything JSON can hold."""
     description = {"kind": "encoder", "model": encoder.settings.model_dump(), "extra": extra or {}}
     _save(Path(folder), encoder, description)
@@ -120,9 +118,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{path}: field 'kind' is neither 'encoder' nor 'recognizer'; not a model of htr-ray")
     version = description.get("format")
     if not isinstance(version, int) or version > FORMAT:
-        raise UserError(
-            f"{path}: format {version!r}, but this htr-ray reads up to {FORMAT}; update htr-ray to load it"
-        )
+        raise UserError(f"{path}: format {version!r}, but this htr-ray reads up to {FORMAT}; update htr-ray to load it")
     return description
 
 

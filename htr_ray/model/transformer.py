@@ -30,8 +30,13 @@ class TransformerDecoder(nn.Module):
         self.embedding = nn.Embedding(classes, width)
         self.dropout = nn.Dropout(settings.dropout)
         layer = nn.TransformerDecoderLayer(
-            width, settings.heads, settings.feedforward, settings.dropout, "gelu",
-            batch_first=True, norm_first=True,
+            width,
+            settings.heads,
+            settings.feedforward,
+            settings.dropout,
+            "gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.layers = nn.TransformerDecoder(layer, settings.layers, nn.LayerNorm(width))
         self.output = nn.Linear(width, classes)

@@ -155,10 +155,17 @@ def _level(image: Grey, paper: int, threshold: float) -> Grey:
     if abs(slope) * width < 0.08 * height:
         return image
     matrix = np.array([[1.0, 0.0, 0.0], [slope, 1.0, -slope * (width - 1) / 2]])
-    return np.asarray(cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=float(paper),
-    ), dtype=np.uint8)
+    return np.asarray(
+        cv2.warpAffine(
+            image,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(paper),
+        ),
+        dtype=np.uint8,
+    )
 
 
 def _remove_rulings(image: Grey, paper: int) -> None:
@@ -251,7 +258,7 @@ def place(line: Cleaned, writing: Span, view: Span, width: int, rng: np.random.G
     target_top = room * (0.5 + (u[2] - 0.5) * 0.67) + (u[3] - 0.5) * 0.1 * height
 
     cut = (0.03 * height * u[4:6]).astype(int)
-    piece = image[int(cut[0]): height - int(cut[1]), first:last]
+    piece = image[int(cut[0]) : height - int(cut[1]), first:last]
     # Shrinking far needs an average over the pixels that are left out; a warp would skip them.
     squeeze = view.width / width
     factor = 1.0
@@ -261,14 +268,23 @@ def place(line: Cleaned, writing: Span, view: Span, width: int, rng: np.random.G
         size = (target, piece.shape[0])
         piece = np.asarray(cv2.resize(piece, size, interpolation=cv2.INTER_AREA), np.uint8)
     step_x, step_y = squeeze / factor, 1 / scale
-    matrix = np.array([
-        [step_x, 0.0, (view.left - first) / factor + 0.5 * step_x - 0.5],
-        [0.0, step_y, top - cut[0] + (0.5 - target_top) * step_y - 0.5],
-    ])
-    return np.asarray(cv2.warpAffine(
-        piece, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=float(paper),
-    ), dtype=np.uint8)
+    matrix = np.array(
+        [
+            [step_x, 0.0, (view.left - first) / factor + 0.5 * step_x - 0.5],
+            [0.0, step_y, top - cut[0] + (0.5 - target_top) * step_y - 0.5],
+        ]
+    )
+    return np.asarray(
+        cv2.warpAffine(
+            piece,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(paper),
+        ),
+        dtype=np.uint8,
+    )
 
 
 def frame(image: Grey, paper: int, share: float, rng: np.random.Generator) -> Grey:
@@ -277,9 +293,9 @@ def frame(image: Grey, paper: int, share: float, rng: np.random.Generator) -> Gr
     top, bottom = (share * height * rng.random(2)).astype(int)
     left, right = (share * width * rng.random(2)).astype(int)
     image[:top] = paper
-    image[height - bottom:] = paper
+    image[height - bottom :] = paper
     image[:, :left] = paper
-    image[:, width - right:] = paper
+    image[:, width - right :] = paper
     return image
 
 

@@ -73,8 +73,13 @@ class Jigsaw(Pretext):
         cut_height = self.height // self.rows * self.rows
         kind = int(rng.integers(self.classes))
         window[:cut_height] = puzzle(
-            window[:cut_height], self.rows, self.columns, self.permutations[kind],
-            self.settings.jigsaw_gap, line.paper, rng,
+            window[:cut_height],
+            self.rows,
+            self.columns,
+            self.permutations[kind],
+            self.settings.jigsaw_gap,
+            line.paper,
+            rng,
         )
         window[cut_height:] = line.paper
         return window, np.array([kind], np.int64)

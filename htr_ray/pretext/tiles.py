@@ -17,14 +17,13 @@ def cut(image: Grey, rows: int, columns: int) -> list[Grey]:
     """Cut ``[rows * h, columns * w]`` into equal tiles ``[h, w]``, row by row."""
     height, width = image.shape[0] // rows, image.shape[1] // columns
     return [
-        image[r * height:(r + 1) * height, c * width:(c + 1) * width]
-        for r in range(rows) for c in range(columns)
+        image[r * height : (r + 1) * height, c * width : (c + 1) * width] for r in range(rows) for c in range(columns)
     ]
 
 
 def assemble(tiles: list[Grey], rows: int, columns: int) -> Grey:
     """Put equal tiles together row by row; the inverse of :func:`cut`."""
-    return np.vstack([np.hstack(tiles[r * columns:(r + 1) * columns]) for r in range(rows)])
+    return np.vstack([np.hstack(tiles[r * columns : (r + 1) * columns]) for r in range(rows)])
 
 
 def shuffled(tiles: list[Grey], order: Order) -> list[Grey]:
@@ -79,7 +78,7 @@ def detach(tile: Grey, gap: float, paper: int, rows: int, rng: np.random.Generat
     else:
         shift = round((u[2] - 0.5) * gap * height)
         from_y, to_y, keep_y = max(0, -shift), max(0, shift), height - abs(shift)
-    out[to_y:to_y + keep_y, to_x:to_x + keep_x] = tile[from_y:from_y + keep_y, from_x:from_x + keep_x]
+    out[to_y : to_y + keep_y, to_x : to_x + keep_x] = tile[from_y : from_y + keep_y, from_x : from_x + keep_x]
     return out
 
 

@@ -88,10 +88,16 @@ def _affine(image: Grey, strength: float, rng: np.random.Generator) -> Grey:
     target = np.array([(out_width - 1) / 2, (height - 1) / 2])
     target += 0.04 * strength * height * u[4:6]
     matrix = np.column_stack([linear, target - linear @ source])
-    return _as_grey(cv2.warpAffine(
-        image, matrix, (out_width, height), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=float(background(image)),
-    ))
+    return _as_grey(
+        cv2.warpAffine(
+            image,
+            matrix,
+            (out_width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(background(image)),
+        )
+    )
 
 
 def _elastic(image: Grey, strength: float, rng: np.random.Generator) -> Grey:
@@ -106,10 +112,16 @@ def _elastic(image: Grey, strength: float, rng: np.random.Generator) -> Grey:
     field = field.reshape(height, width, 2)
     field[..., 0] += np.arange(width, dtype=np.float32)
     field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    return _as_grey(cv2.remap(
-        image, field[..., 0], field[..., 1], cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=float(background(image)),
-    ))
+    return _as_grey(
+        cv2.remap(
+            image,
+            field[..., 0],
+            field[..., 1],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(background(image)),
+        )
+    )
 
 
 def _perspective(image: Grey, strength: float, rng: np.random.Generator) -> Grey:
@@ -122,10 +134,16 @@ def _perspective(image: Grey, strength: float, rng: np.random.Generator) -> Grey
     inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
     moved = corners + inwards * np.stack([dx, dy], axis=1).astype(np.float32)
     matrix = cv2.getPerspectiveTransform(corners, moved)
-    return _as_grey(cv2.warpPerspective(
-        image, matrix, (width, height), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=float(background(image)),
-    ))
+    return _as_grey(
+        cv2.warpPerspective(
+            image,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=float(background(image)),
+        )
+    )
 
 
 # --- strokes, light and grain -----------------------------------------------------------

@@ -106,9 +106,7 @@ class BatchMaker:
         target = recipe.alphabet.encode(text) if recipe.alphabet is not None and text else []
         return image[:, : recipe.max_width], np.asarray(target, dtype=np.int64)
 
-    def __call__(
-        self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool
-    ) -> pa.Table:
+    def __call__(self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool) -> pa.Table:
         """Pack lines (columns ``id``, ``image``, ``text``) into a one-row table of :data:`SCHEMA`."""
         images, targets, weights, unreadable = [], [], [], []
         answers = self.pretext.positions if self.pretext is not None else 0

@@ -1,7 +1,7 @@
 """The stream: Ray Data reads, decodes and packs lines on CPU workers while the trainer learns.
 
-One Ray Data execution spans many epochs, so there is no pause (and no start-up) between
-epochs; its rows are finished batches in a fixed order. A corpus small enough is read once
+Its rows are finished batches in a fixed order. The next Ray Data execution starts while
+the trainer still uses the last one, across epochs, so there is no pause between epochs. A corpus small enough is read once
 and kept, still encoded, in Ray's object store; a larger one is read row group by row group
 in every epoch.
 """
@@ -11,18 +11,19 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.data import DataContext, ExecutionOptions, TaskPoolStrategy
 
 from htr_ray.config import StreamSettings
 from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Batch, BatchMaker, Recipe, unpack
 from htr_ray.stream.plan import Plan, laps_for
@@ -31,12 +32,12 @@ from htr_ray.stream.scale import scaled_width
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["id", "image", "text"]
-# Chunks handed to one Ray Data execution; bounds the driver's bookkeeping, not the epochs.
-SPAN = 256
+# Chunks in one Ray Data execution at the most.
+MAX_CHUNKS = 64
 # Batches travel in blocks of about this size: large enough to be cheap, small enough to arrive early.
 BLOCK_BYTES = 2**20
-# How far the stream may run ahead of the trainer, at the least (measured: 3,000 lines of 48x200).
-AHEAD_BYTES = 32 * 2**20
+# Decoded lines made in one go, at the least (3,000 lines of 48x200 are 28 MiB).
+AHEAD_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ class Source:
         groups = np.flatnonzero(np.diff(self.plan.unit[wanted])) + 1
         for stop in [*groups.tolist(), len(wanted)]:
             part = wanted[start:stop]
-            table = self.corpus.read_row_group(
-                self.files[self.file[part[0]]], int(self.row_group[part[0]]), COLUMNS
-            )
+            table = self.corpus.read_row_group(self.files[self.file[part[0]]], int(self.row_group[part[0]]), COLUMNS)
             parts.append(table.take(self.row[part]))
             start = stop
         return pa.concat_tables(parts).take(np.argsort(order, kind="stable"))
@@ -91,7 +90,7 @@ def _maker(recipe_key: str, reference: Any) -> BatchMaker:
 
 def open_source(
     corpus: Corpus,
-    split: str,
+    split: Split,
     recipe: Recipe,
     settings: StreamSettings,
     *,
@@ -146,7 +145,6 @@ def _cache(source: Source, settings: StreamSettings) -> Source:
     """Read a small corpus once; then every line is a unit of its own and epochs shuffle freely."""
     if settings.cache_mb == 0:
         return source
-    table = None
     limit = settings.cache_mb * 2**20
     bounds = source.plan._bounds()
     parts, size = [], 0
@@ -194,60 +192,100 @@ def stream(
     epochs: int | None = None,
     rank: int = 0,
     world: int = 1,
+    placement: Any = "SPREAD",
 ) -> Generator[Batch, None, None]:
     """Yield this worker's batches, epoch after epoch, in a fixed order.
 
-    Without ``epochs`` the stream does not end; stop iterating and close the generator.
-    The union of all ranks' batches at a step is the same for any ``world``.
+    ``placement`` is Ray's scheduling strategy for the CPU workers. Without ``epochs`` the
+    stream does not end; stop iterating and close the generator. The union of all ranks'
+    batches at a step is the same for any ``world``.
     """
     shared, recipe_ref = [ray.put(source)], [ray.put(recipe)]
-    run = functools.partial(
+    make = functools.partial(
         _make_batches, shared=shared, recipe=recipe_ref, recipe_key=repr(recipe), rank=rank, world=world
     )
-    batch_bytes = source.plan.batch_size * recipe.height * int(source.plan.widths.max()) // world
-    lap = first_epoch * source.plan.laps
-    end = None if epochs is None else (first_epoch + epochs) * source.plan.laps
+    start = functools.partial(_start, make=make, settings=settings, placement=placement)
+    rounds = _rounds(source.plan, recipe.height, settings, first_epoch, epochs)
+    with ThreadPoolExecutor(1, thread_name_prefix="htr-ray-stream") as background:
+        following = background.submit(start, next(rounds, None))
+        try:
+            while (batches := following.result()) is not None:
+                current, size = batches
+                try:
+                    for number, table in enumerate(current):
+                        if number == size // 2:
+                            following = background.submit(start, next(rounds, None))
+                        yield unpack(table)
+                finally:
+                    current.close()
+        finally:
+            if (rest := following.result()) is not None:
+                rest[0].close()
+
+
+def _rounds(
+    plan: Plan, height: int, settings: StreamSettings, first_epoch: int, epochs: int | None
+) -> Iterator[tuple[list[dict[str, int]], int]]:
+    """Chunks to be made in one Ray Data execution, and their number of batches.
+
+    A round is finite and unthrottled: Ray Data's loop spins, and takes the trainer's
+    interpreter lock, while it holds finished output back (measured: 19 instead of 60
+    lines/s). The next round starts when half of this one is used, so the stream is at
+    most one and a half rounds ahead.
+    """
+    line_bytes = height * int(plan.widths.mean() + 1)
+    lap = first_epoch * plan.laps
+    end = None if epochs is None else (first_epoch + epochs) * plan.laps
+    items: list[dict[str, int]] = []
+    steps = size = 0
     while end is None or lap < end:
-        items: list[dict[str, int]] = []
-        while len(items) < SPAN and (end is None or lap < end):
-            items += [{"lap": lap, "chunk": chunk} for chunk in range(len(source.plan.chunks(lap)))]
-            lap += 1
-        yield from _execute(items, run, settings, max(AHEAD_BYTES, 2 * settings.prefetch_batches * batch_bytes))
+        for number, chunk in enumerate(plan.chunks(lap)):
+            items.append({"lap": lap, "chunk": number})
+            steps += -(-len(chunk) // plan.batch_size)
+            size += len(chunk) * line_bytes
+            # Enough chunks that every CPU worker has one in hand and one to come.
+            if size >= AHEAD_BYTES and len(items) >= min(2 * settings.workers, MAX_CHUNKS):
+                yield items, steps
+                items, steps, size = [], 0, 0
+        lap += 1
+    if items:
+        yield items, steps
 
 
-def _strategy() -> Any:
-    """Inside a Tune trial: the CPUs that its placement group reserves for the stream. Elsewhere: any node."""
-    group = ray.util.get_current_placement_group()
-    return "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group)
-
-
-def _execute(
-    items: list[dict[str, int]], run: Any, settings: StreamSettings, ahead_bytes: int
-) -> Iterator[Batch]:
+def _start(
+    work: tuple[list[dict[str, int]], int] | None, *, make: Any, settings: StreamSettings, placement: Any
+) -> tuple[Generator[pa.Table, None, None], int] | None:
+    """Start a round; returns its rows, one per batch, and their number, or None at the end."""
+    if work is None:
+        return None
+    items, steps = work
     context = DataContext.get_current().copy()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_options = ExecutionOptions(
-        preserve_order=True,
-        # Without a limit the stream would run many epochs ahead of the trainer.
-        resource_limits=ExecutionResources.for_limits(object_store_memory=ahead_bytes),
-    )
-    strategy = _strategy()
+    context.execution_options = ExecutionOptions(preserve_order=True)
     with DataContext.current(context):
-        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            run,
-            batch_size=1,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            num_cpus=settings.cpus_per_worker,
-            compute=TaskPoolStrategy(size=settings.workers),
-            ray_remote_args_fn=lambda: {
-                "max_retries": settings.read_retries,
-                "scheduling_strategy": strategy,
-            },
+        rows = iter(
+            ray.data.from_items(items, override_num_blocks=len(items))
+            .map_batches(
+                make,
+                batch_size=1,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
+                num_cpus=settings.cpus_per_worker,
+                compute=TaskPoolStrategy(size=settings.workers),
+                ray_remote_args_fn=lambda: {
+                    "max_retries": settings.read_retries,
+                    "scheduling_strategy": placement,
+                },
+            )
+            .iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=settings.prefetch_batches)
         )
-        for table in dataset.iter_batches(
-            batch_size=1, batch_format="pyarrow", prefetch_batches=settings.prefetch_batches
-        ):
-            yield unpack(table)
+        # The first row sets the execution going; the rest is made while the trainer is busy elsewhere.
+        first = next(rows)
+
+    def all_rows() -> Generator[pa.Table, None, None]:
+        yield cast(pa.Table, first)
+        yield from cast(Iterator[pa.Table], rows)
+
+    return all_rows(), steps

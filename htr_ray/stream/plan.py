@@ -45,7 +45,13 @@ class Plan:
         order = np.random.default_rng([self.seed, 1, lap]).permutation(len(bounds) - 1)
         sizes = np.diff(bounds)[order]
         # A chunk closes with the unit that fills it. A last chunk too small for one batch joins its neighbour.
-        label = (np.cumsum(sizes) - sizes) // max(self.shuffle_lines, self.batch_size)
+        label = np.zeros(len(sizes), dtype=np.int64)
+        number = filled = 0
+        for i, size in enumerate(sizes.tolist()):
+            label[i] = number
+            filled += size
+            if filled >= max(self.shuffle_lines, self.batch_size):
+                number, filled = number + 1, 0
         if len(label) and sizes[label == label[-1]].sum() < self.batch_size and label[-1] > 0:
             earlier = label[label < label[-1]]
             label[label == label[-1]] = earlier[-1]

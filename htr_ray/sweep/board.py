@@ -100,7 +100,9 @@ class Board:
         eta = self.eta_seconds()
         parts = [f"{count} {state}" for state, count in counts.items() if count or state == "done"]
         left = "ETA unknown yet" if eta is None else f"ETA {duration(eta)}"
-        return f"{', '.join(parts)} of {len(self._state)} trials; {duration(time.monotonic() - self._start)} gone, {left}"
+        return (
+            f"{', '.join(parts)} of {len(self._state)} trials; {duration(time.monotonic() - self._start)} gone, {left}"
+        )
 
     def render(self) -> Group:
         """The live table: trials that run or have failed, in full; the rest as counts."""
@@ -112,7 +114,11 @@ class Board:
                 last = self._last.get(key, {})
                 figures = last.get("failure") if state == "failed" else self._figures(key)
                 table.add_row(
-                    key, state, str(last.get("epoch", "")), f"{100 * (last.get('progress') or 0):.0f} %", str(figures)
+                    key,
+                    state,
+                    str(last.get("epoch", "")),
+                    f"{100 * (last.get('progress') or 0):.0f} %",
+                    str(figures),
                 )
         return Group(table, Text(self.headline(), style="bold"))
 

@@ -20,6 +20,11 @@ class GridCallback(Callback):
         self._recorder = recorder
         self._started: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for Tuner.restore(); a grid is continued from its own storage instead,
+        # and a terminal and a logging thread cannot be pickled.
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["key"]
         if key in self._started:  # started again after a fault
@@ -28,7 +33,9 @@ class GridCallback(Callback):
         self._board.started(key)
         self._recorder.started(self._trials[key])
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         key = trial.config["key"]
         self._board.reported(key, result)
         if result.get("epoch_end"):

@@ -91,9 +91,7 @@ def expand(settings: GridSettings) -> list[Trial]:
                                 encoder=encoder_key and storage.join(folder, encoder_key, MODEL),
                                 **common,
                             )
-                            finetunings.append(
-                                Trial(key, job, name, pretext, encoder_key, _tags(job, name, pretext))
-                            )
+                            finetunings.append(Trial(key, job, name, pretext, encoder_key, _tags(job, name, pretext)))
     # Longest path first: encoders (others wait for them), then cells with many labels.
     finetunings.sort(key=lambda trial: -(trial.job.label_fraction or 0.0))
     return pretrainings + finetunings
@@ -112,8 +110,20 @@ def _tags(job: Job, corpus: str, pretext: str) -> dict[str, str]:
 
 
 # Settings that may change between two runs of one grid: they add trials or say where and how fast, not what.
-FREE = {"name", "corpora", "pretexts", "decoders", "label_fractions", "protocols", "seeds", "storage",
-        "tracking_uri", "max_concurrent", "preset", "stream"}
+FREE = {
+    "name",
+    "corpora",
+    "pretexts",
+    "decoders",
+    "label_fractions",
+    "protocols",
+    "seeds",
+    "storage",
+    "tracking_uri",
+    "max_concurrent",
+    "preset",
+    "stream",
+}
 FREE_STAGE = {"workers", "cpus_per_worker", "gpus_per_worker", "threads", "retries", "checkpoint_minutes"}
 
 

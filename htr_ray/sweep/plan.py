@@ -114,8 +114,13 @@ def table(
         if stage == "pretrain":
             axes = [sorted({t.pretext for t in mine}), sorted({t.corpus for t in mine})]
         else:
-            axes = [settings.pretexts, settings.decoders, [f"{f:g}" for f in settings.label_fractions],
-                    settings.protocols, sorted({t.corpus for t in mine})]
+            axes = [
+                settings.pretexts,
+                settings.decoders,
+                [f"{f:g}" for f in settings.label_fractions],
+                settings.protocols,
+                sorted({t.corpus for t in mine}),
+            ]
         axes.append([f"seed {s}" for s in settings.seeds])
         limit = f"{rules.max_epochs} epochs, patience {rules.patience}"
         if rules.max_minutes is not None:

@@ -13,8 +13,16 @@ from htr_ray.track.tracker import Tracker
 from htr_ray.train.job import MODEL, RESULT
 
 NOT_METRICS = {"epoch", "epoch_end", "progress", "seconds", "finished"}
-TUNE_METRICS = {"timestamp", "time_this_iter_s", "time_total_s", "time_since_restore", "pid", "training_iteration",
-                "iterations_since_restore", "done"}
+TUNE_METRICS = {
+    "timestamp",
+    "time_this_iter_s",
+    "time_total_s",
+    "time_since_restore",
+    "pid",
+    "training_iteration",
+    "iterations_since_restore",
+    "done",
+}
 
 
 class Recorder:

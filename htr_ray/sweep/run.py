@@ -25,9 +25,9 @@ from htr_ray.sweep.board import Board
 from htr_ray.sweep.callbacks import GridCallback
 from htr_ray.sweep.cells import Trial, corpus_name, expand, grid_folder, recipe_of
 from htr_ray.sweep.record import Recorder
-from htr_ray.sweep.resources import at_a_time, bundles, check, need
+from htr_ray.sweep.resources import at_a_time, check, need
 from htr_ray.sweep.searcher import GridSearcher
-from htr_ray.sweep.trainable import compact, run_trial
+from htr_ray.sweep.trainable import bundles, compact, run_trial
 from htr_ray.track.tracker import Tracker
 from htr_ray.train.job import RESULT
 
@@ -109,8 +109,11 @@ def _check_unchanged(settings: GridSettings, folder: str) -> None:
     if not storage.exists(uri):
         return
     before, now = recipe_of(GridSettings.model_validate(storage.read_json(uri))), recipe_of(settings)
-    changed = [f"{key}: was {before.get(key)!r}, now {now.get(key)!r}" for key in sorted(before.keys() | now.keys())
-               if before.get(key) != now.get(key)]
+    changed = [
+        f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
     if changed:
         raise UserError(
             f"grid '{settings.name}' exists with other settings, its results would not compare:\n  "
@@ -148,9 +151,7 @@ def _search(
         capacity=_capacity,
         max_concurrent=settings.max_concurrent,
     )
-    slots = settings.max_concurrent or min(
-        (at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1
-    )
+    slots = settings.max_concurrent or min((at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1)
     board = Board(trials, done, slots, console)
     try:
         if left:

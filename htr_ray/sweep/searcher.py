@@ -29,7 +29,7 @@ class GridSearcher(Searcher):
         capacity: Callable[[], tuple[float, float]],
         max_concurrent: int | None,
     ) -> None:
-        super().__init__(metric="score", mode="min")
+        super().__init__()  # no metric: trials are never raced against each other
         self._waiting = [trial for trial in trials if trial.key not in done]
         self._done = set(done)
         self._need = need

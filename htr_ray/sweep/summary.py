@@ -12,13 +12,26 @@ from rich.table import Table
 from htr_ray.sweep.board import duration
 from htr_ray.sweep.cells import Trial
 
-COLUMNS = ["corpus", "protocol", "decoder", "label_fraction", "pretext", "seed", "test_cer", "test_wer", "val_cer",
-           "val_accuracy", "lines", "epochs", "minutes", "state", "key"]
+COLUMNS = [
+    "corpus",
+    "protocol",
+    "decoder",
+    "label_fraction",
+    "pretext",
+    "seed",
+    "test_cer",
+    "test_wer",
+    "val_cer",
+    "val_accuracy",
+    "lines",
+    "epochs",
+    "minutes",
+    "state",
+    "key",
+]
 
 
-def rows(
-    trials: list[Trial], results: dict[str, dict[str, Any]], failed: dict[str, str]
-) -> list[dict[str, Any]]:
+def rows(trials: list[Trial], results: dict[str, dict[str, Any]], failed: dict[str, str]) -> list[dict[str, Any]]:
     """One row per trial, pre-trainings included; ``state`` is done, failed or missing."""
     table = []
     for trial in trials:
@@ -88,8 +101,10 @@ def _pivot(table: list[dict[str, Any]]) -> tuple[list[str], dict[tuple[Any, ...]
 def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
     """The summary for a terminal."""
     pretexts, lines = _pivot(table)
-    cer = Table(title=f"Grid '{name}': test CER / WER in percent (* best of the line), {duration(seconds)}",
-                title_justify="left")
+    cer = Table(
+        title=f"Grid '{name}': test CER / WER in percent (* best of the line), {duration(seconds)}",
+        title_justify="left",
+    )
     for column in ("corpus", "protocol", "decoder", "labels", *pretexts):
         cer.add_column(column)
     for (corpus, protocol, decoder, fraction), texts in lines.items():
@@ -101,8 +116,15 @@ def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
         for column in ("corpus", "pretext", "seed", "accuracy", "chance", "epochs", "minutes"):
             accuracy.add_column(column)
         for row in pretrainings:
-            accuracy.add_row(row["corpus"], row["pretext"], str(row["seed"]), _number(row["val_accuracy"]),
-                             _number(row["chance"]), str(row["epochs"] or "-"), _number(row["minutes"]))
+            accuracy.add_row(
+                row["corpus"],
+                row["pretext"],
+                str(row["seed"]),
+                _number(row["val_accuracy"]),
+                _number(row["chance"]),
+                str(row["epochs"] or "-"),
+                _number(row["minutes"]),
+            )
         parts.append(accuracy)
     failures = [f"{row['key']}: {row['failure']}" for row in table if row["state"] == "failed"]
     return Group(*parts, *failures)
@@ -115,16 +137,23 @@ def _number(value: float | None) -> str:
 def markdown(name: str, table: list[dict[str, Any]]) -> str:
     """The summary for MLflow's note."""
     pretexts, lines = _pivot(table)
-    text = [f"## {name}: test CER / WER in percent", "", "| corpus | protocol | decoder | labels | "
-            + " | ".join(pretexts) + " |", "|" + " --- |" * (4 + len(pretexts))]
+    text = [
+        f"## {name}: test CER / WER in percent",
+        "",
+        "| corpus | protocol | decoder | labels | " + " | ".join(pretexts) + " |",
+        "|" + " --- |" * (4 + len(pretexts)),
+    ]
     for (corpus, protocol, decoder, fraction), texts in lines.items():
         values = [texts.get(p, "-").replace("*", "**") for p in pretexts]
         text.append(f"| {corpus} | {protocol} | {decoder} | {100 * fraction:g} % | " + " | ".join(values) + " |")
     pretrainings = [row for row in table if row["stage"] == "pretrain"]
     if pretrainings:
         text += ["", "| corpus | pretext | seed | held-out accuracy | chance |", "|" + " --- |" * 5]
-        text += [f"| {r['corpus']} | {r['pretext']} | {r['seed']} | {_number(r['val_accuracy'])} % "
-                 f"| {_number(r['chance'])} % |" for r in pretrainings]
+        text += [
+            f"| {r['corpus']} | {r['pretext']} | {r['seed']} | {_number(r['val_accuracy'])} % "
+            f"| {_number(r['chance'])} % |"
+            for r in pretrainings
+        ]
     text += [f"- failed: `{row['key']}`: {row['failure']}" for row in table if row["state"] == "failed"]
     return "\n".join(text) + "\n"
 

@@ -26,7 +26,10 @@ def run_trial(config: dict[str, Any], *, gpus: float) -> None:
             from ray.tune.integration.ray_train import TuneReportCallback
 
             result = run_group(
-                job, gpus_per_worker=gpus, name=config["key"].replace("/", "-"), callbacks=[TuneReportCallback()]
+                job,
+                gpus_per_worker=gpus,
+                name=config["key"].replace("/", "-"),
+                callbacks=[TuneReportCallback()],
             )
     except UserError as error:
         tune.report({"failure": str(error), "epoch_end": False})

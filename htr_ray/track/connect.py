@@ -20,11 +20,22 @@ from htr_ray.track.background import first_line
 
 # Errors that no second attempt cures. Everything else - refused connections, time-outs, 5xx, a
 # locked database, an object store out of reach - may pass.
-_LASTING_CODES = frozenset({
-    "ALREADY_EXISTS", "BAD_REQUEST", "CUSTOMER_UNAUTHORIZED", "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE", "NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST", "UNAUTHENTICATED",
-})
+_LASTING_CODES = frozenset(
+    {
+        "ALREADY_EXISTS",
+        "BAD_REQUEST",
+        "CUSTOMER_UNAUTHORIZED",
+        "ENDPOINT_NOT_FOUND",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "NOT_FOUND",
+        "NOT_IMPLEMENTED",
+        "PERMISSION_DENIED",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
 _LASTING_TYPES = (ArithmeticError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 

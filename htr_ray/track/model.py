@@ -64,9 +64,7 @@ class LineReader(PythonModel):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recognizer = load_recognizer(Path(context.artifacts["recognizer"]), device=self.device)
 
-    def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Read lines.
 
         Args:

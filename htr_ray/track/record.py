@@ -44,7 +44,6 @@ PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
 METRICS_PER_CALL = 500
 
 
-
 @dataclass
 class _Trial:
     """What is known about a trial's run."""
@@ -104,9 +103,7 @@ class Record:
         """Write the grid's ``config.yaml``."""
         self.log_grid_files({"config.yaml": yaml.safe_dump(_plain(config), sort_keys=False)})
 
-    def start_trial(
-        self, key: str, name: str, params: dict[str, Any], tags: dict[str, str], now: int
-    ) -> None:
+    def start_trial(self, key: str, name: str, params: dict[str, Any], tags: dict[str, str], now: int) -> None:
         """Make the trial's run, or continue the one it has."""
         flat = dict(flatten(params))
         trial = self._find_trial(key)

@@ -90,9 +90,7 @@ def load(
         state = json.loads((place / "state.json").read_text())
         try:
             module.load_state_dict(load_file(place / "model.safetensors"))
-            optimizer.load_state_dict(
-                _unflatten(load_file(place / "optimizer.safetensors"), state.pop("groups"))
-            )
+            optimizer.load_state_dict(_unflatten(load_file(place / "optimizer.safetensors"), state.pop("groups")))
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{storage.join(folder, name)}: the checkpoint does not fit these settings "

@@ -70,9 +70,7 @@ class RecognizerLearner(Learner):
         for batch in batches:
             readings = recognizer.read(batch["images"], batch["widths"], self.beam)
             weights = batch["weights"].tolist()
-            for line_id, truth, reading, weight in zip(
-                batch["ids"], batch["texts"], readings, weights, strict=True
-            ):
+            for line_id, truth, reading, weight in zip(batch["ids"], batch["texts"], readings, weights, strict=True):
                 if weight == 0.0:  # could not be decoded; counted as unreadable, not as an error
                     continue
                 edits = count.add(truth, reading.text)
@@ -123,7 +121,9 @@ def open_data(job: Job) -> FinetuneData:
         logger.warning(
             "%s: %d training line(s) set aside, their text has characters outside the alphabet of corpus.json "
             "(prepare the corpus again to add them): %s",
-            corpus.uri, len(set_aside), "; ".join(set_aside[:5]),
+            corpus.uri,
+            len(set_aside),
+            "; ".join(set_aside[:5]),
         )
     test = corpus.index("test", columns=("text",))["text"].to_pylist()
     unknown: dict[str, int] = {}
@@ -139,12 +139,18 @@ def open_data(job: Job) -> FinetuneData:
     everything = open_source(corpus, "val", plain, job.stream, seed=0, **shared)
     return FinetuneData(
         train=open_source(
-            corpus, "train", train, job.stream, seed=job.seed, min_steps=settings.min_steps_per_epoch,
-            only={line_id for line_id, foreign_ in foreign.items() if not foreign_}, **shared,
+            corpus,
+            "train",
+            train,
+            job.stream,
+            seed=job.seed,
+            min_steps=settings.min_steps_per_epoch,
+            only={line_id for line_id, foreign_ in foreign.items() if not foreign_},
+            **shared,
         ),
-        validation=everything if few is None else open_source(
-            corpus, "val", plain, job.stream, seed=0, only=few, **shared
-        ),
+        validation=everything
+        if few is None
+        else open_source(corpus, "val", plain, job.stream, seed=0, only=few, **shared),
         validation_all=everything,
         test=open_source(corpus, "test", plain, job.stream, seed=0, **shared),
         train_recipe=train,
@@ -236,5 +242,3 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)
     return result
-
-

@@ -92,7 +92,13 @@ class EvalBatches:
 
     def __init__(self, source: Source, recipe: Recipe, settings: StreamSettings, worker: Worker) -> None:
         self._open = lambda: stream(
-            source, recipe, settings, epochs=1, rank=worker.rank, world=worker.world
+            source,
+            recipe,
+            settings,
+            epochs=1,
+            rank=worker.rank,
+            world=worker.world,
+            placement=worker.placement,
         )
         self._kept: list[Batch] | None = None
         self._device = worker.device
@@ -168,7 +174,14 @@ def fit(
     outcome.stopped = finished()
     saved_at = clock.seconds
     batches: Generator[Batch, None, None] = stream(
-        source, recipe, streaming, first_epoch=outcome.epochs, rank=worker.rank, world=worker.world
+        source,
+        recipe,
+        streaming,
+        first_epoch=outcome.epochs,
+        epochs=max(0, settings.max_epochs - outcome.epochs),
+        rank=worker.rank,
+        world=worker.world,
+        placement=worker.placement,
     )
     epoch_iterator = _epochs(batches) if not outcome.stopped else iter(())
     for epoch_batches in epoch_iterator:
@@ -181,9 +194,11 @@ def fit(
         for batch, wait in _timed(epoch_batches):
             waited += wait
             outcome.unreadable += [name for name in batch.unreadable if name not in outcome.unreadable]
-            progress = worker.from_leader(clock.progress(epoch + step / steps)) if (
-                settings.max_minutes is not None
-            ) else clock.progress(epoch + step / steps)
+            progress = (
+                worker.from_leader(clock.progress(epoch + step / steps))
+                if (settings.max_minutes is not None)
+                else clock.progress(epoch + step / steps)
+            )
             if progress >= 1.0:
                 break
             factor = rate(progress, warmup=settings.warmup, final=settings.final_rate)
@@ -210,9 +225,7 @@ def fit(
             now = time.monotonic()
             if worker.leads and now - heartbeat > HEARTBEAT_SECONDS:
                 heartbeat = now
-                worker.heartbeat(
-                    {"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False}
-                )
+                worker.heartbeat({"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False})
         del batch  # its buffers pin a block of the object store
         trained = time.monotonic() - began
         (total_lines,) = worker.sum([lines])
@@ -267,13 +280,12 @@ def fit(
     return outcome
 
 
-def _evaluate(
-    learner: Learner, batches: EvalBatches, worker: Worker, dtype: torch.dtype | None
-) -> dict[str, float]:
+def _evaluate(learner: Learner, batches: EvalBatches, worker: Worker, dtype: torch.dtype | None) -> dict[str, float]:
     learner.module.eval()
     device = worker.device
-    with torch.inference_mode(), torch.autocast(
-        device.type, dtype or torch.bfloat16, enabled=dtype is not None
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
     ):
         return learner.evaluate(iter(batches), worker)
 

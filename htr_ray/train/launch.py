@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import ray
 import torch
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from htr_ray.train import finetune, pretrain
 from htr_ray.train.job import Job
@@ -25,7 +27,11 @@ def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
 
 def run_here(job: Job, report: Report) -> dict[str, Any]:
     """Run a one-worker job in this process (a Tune trial): no worker group to start, no second set of resources."""
-    return _run(job, _open(job), Worker(device=local_device(), report=report, heartbeat=report))
+    # The trial's placement group holds CPUs for the stream, so a full cluster cannot starve it.
+    group = ray.util.get_current_placement_group()
+    placement = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group)
+    worker = Worker(device=local_device(), report=report, heartbeat=report, placement=placement)
+    return _run(job, _open(job), worker)
 
 
 def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[Any]) -> dict[str, Any]:

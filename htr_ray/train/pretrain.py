@@ -93,7 +93,13 @@ def open_data(job: Job) -> PretrainData:
     shared = {"batch_size": settings.batch_size, "workers": settings.workers}
     return PretrainData(
         train=open_source(
-            corpus, "train", train, job.stream, seed=job.seed, min_steps=settings.min_steps_per_epoch, **shared
+            corpus,
+            "train",
+            train,
+            job.stream,
+            seed=job.seed,
+            min_steps=settings.min_steps_per_epoch,
+            **shared,
         ),
         validation=open_source(
             corpus, "val", validation, job.stream, seed=0, only=sampled(ids, settings.eval_lines, 0), **shared

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import ray
 from ray.train import UserCallback
+from ray.util.queue import Queue
 from rich.console import Console
 
 from htr_ray import storage
@@ -14,24 +16,28 @@ from htr_ray.train.job import RESULT, Job
 from htr_ray.train.launch import run_group
 
 
-class PrintEpochs(UserCallback):
-    """A line per epoch, with the share of the schedule that is done and the time left."""
+class SendEpochs(UserCallback):
+    """Ray Train calls it in an actor of its own, so the figures travel to the driver by a queue."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        last = metrics[0]
+        self._queue.put(metrics[0])
+
+
+def _print_epochs(queue: Queue, console: Console) -> None:
+    """A line per epoch, with the share of the schedule that is done and the time left; None ends it."""
+    while (last := queue.get()) is not None:
         left = last["seconds"] * (1.0 / max(last["progress"], 1e-3) - 1.0) / 60.0
         figures = ", ".join(
-            f"{name} {last[name]:.2f}"
-            for name in ("train_loss", "val_accuracy", "val_cer", "val_wer")
-            if name in last
+            f"{name} {last[name]:.2f}" for name in ("train_loss", "val_accuracy", "val_cer", "val_wer") if name in last
         )
-        self._console.print(
+        console.print(
             f"epoch {last['epoch']}: {figures}, {last['lines_per_second']:.0f} lines/s, "
             f"{last['minutes']:.1f} min gone, at most {left:.0f} min left",
-            highlight=False, soft_wrap=True,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -52,5 +58,13 @@ def run_single(job: Job, console: Console | None = None) -> dict[str, Any]:
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= job.settings.workers else 0.0
         name = job.folder.rstrip("/").rsplit("/", 1)[-1]
-        result = run_group(job, gpus_per_worker=gpus, name=name, callbacks=[PrintEpochs(console)])
+        queue = Queue(actor_options={"num_cpus": 0})
+        printer = threading.Thread(target=_print_epochs, args=(queue, console), daemon=True)
+        printer.start()
+        try:
+            result = run_group(job, gpus_per_worker=gpus, name=name, callbacks=[SendEpochs(queue)])
+        finally:
+            queue.put(None)
+            printer.join(timeout=10.0)
+            queue.shutdown()
     return {key: value for key, value in result.items() if key != "history"}

@@ -32,6 +32,8 @@ class Worker:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     report: Report = _ignore
     heartbeat: Report = _ignore
+    placement: Any = "SPREAD"
+    """Where the stream's CPU workers run: Ray's scheduling strategy."""
 
     @property
     def leads(self) -> bool:

@@ -142,9 +142,9 @@ def test_the_grid_of_the_paper() -> None:
 def test_its_services_are_those_of_compose_and_kubernetes() -> None:
     grid = config.load(config.GridSettings, file=ROOT / "cluster" / "grid.yaml", environment={})
     compose = yaml.safe_load((ROOT / "cluster" / "compose.yaml").read_text())["services"]
-    environment = yaml.safe_load(
-        (ROOT / "cluster" / "kubernetes" / "services" / "environment.yaml").read_text()
-    )["data"]
+    environment = yaml.safe_load((ROOT / "cluster" / "kubernetes" / "services" / "environment.yaml").read_text())[
+        "data"
+    ]
     buckets = set(compose["buckets"]["command"]) & {"corpora", "runs", "mlflow"}
     assert {uri.removeprefix("s3://").split("/")[0] for uri in [grid.storage, *grid.corpora]} <= buckets
     for known in (compose["worker"]["environment"], environment):

@@ -17,8 +17,7 @@ import yaml
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<kind>:[-?])(?P<text>[^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY")
 ENVIRONMENT = {
-    name: "0123456789abcdef"
-    for name in ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN")
+    name: "0123456789abcdef" for name in ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN")
 }
 
 
@@ -58,10 +57,7 @@ def test_fits_the_compose_specification(compose: dict[str, Any]) -> None:
 
 
 def test_compose_itself_accepts_the_file(cluster: Path) -> None:
-    if (
-        not shutil.which("docker")
-        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
-    ):
+    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker has no compose plugin here; the schema check above still ran")
     result = subprocess.run(
         ["docker", "compose", "--file", str(cluster / "compose.yaml"), "--profile", "*", "config", "--quiet"],
@@ -90,9 +86,7 @@ def test_ports_are_bound_to_loopback(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert len(ports) == 3
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports), ports
-    assert not [
-        name for name, service in compose["services"].items() if service.get("network_mode") == "host"
-    ]
+    assert not [name for name, service in compose["services"].items() if service.get("network_mode") == "host"]
 
 
 def test_no_password_is_written_down(raw: dict[str, Any]) -> None:
@@ -113,9 +107,7 @@ def test_dependencies_are_waited_for(compose: dict[str, Any]) -> None:
     for name, service in services.items():
         for other, rule in service.get("depends_on", {}).items():
             if rule["condition"] == "service_healthy":
-                assert "healthcheck" in services[other], (
-                    f"{name} waits for the health of {other}, which has none"
-                )
+                assert "healthcheck" in services[other], f"{name} waits for the health of {other}, which has none"
             else:
                 assert services[other]["restart"] == "no", f"{other} would never be 'completed'"
 
@@ -137,9 +129,7 @@ def test_the_store_serves_nothing_without_a_password(compose: dict[str, Any]) ->
 
 
 def test_all_of_ray_asks_for_the_token(compose: dict[str, Any]) -> None:
-    started = [
-        name for name, service in compose["services"].items() if service.get("command", [""])[0] == "ray"
-    ]
+    started = [name for name, service in compose["services"].items() if service.get("command", [""])[0] == "ray"]
     assert started == ["head", "worker", "worker-gpu"]
     for name in started:
         environment = compose["services"][name]["environment"]

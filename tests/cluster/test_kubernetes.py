@@ -15,9 +15,7 @@ import pytest
 import ray
 import yaml
 
-VERSION = (
-    "1.30"  # the oldest Kubernetes whose schema is kept by kubernetes-validate and that KubeRay supports
-)
+VERSION = "1.30"  # the oldest Kubernetes whose schema is kept by kubernetes-validate and that KubeRay supports
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -41,9 +39,7 @@ def services(kubernetes: Path) -> list[dict[str, Any]]:
     """The plain Kubernetes objects."""
     listed = yaml.safe_load((kubernetes / "services" / "kustomization.yaml").read_text())["resources"]
     return [
-        document
-        for name in listed
-        for document in yaml.safe_load_all((kubernetes / "services" / name).read_text())
+        document for name in listed for document in yaml.safe_load_all((kubernetes / "services" / name).read_text())
     ]
 
 
@@ -107,17 +103,13 @@ def test_kustomize_builds(
     expected = {"services": services, "raycluster": [raycluster], "rayjob": [rayjob]}[name]
     # The images component names the images; everything else is as in the files.
     filled = json.loads(
-        json.dumps(expected)
-        .replace('"htr-ray-cpu"', '"htr-ray:cpu"')
-        .replace('"htr-ray-cuda"', '"htr-ray:cuda"')
+        json.dumps(expected).replace('"htr-ray-cpu"', '"htr-ray:cpu"').replace('"htr-ray-cuda"', '"htr-ray:cuda"')
     )
     order = lambda item: (item["kind"], item["metadata"]["name"])  # noqa: E731
     assert sorted(built, key=order) == sorted(filled, key=order)
 
 
-def test_images_are_named_once(
-    kubernetes: Path, services: list[dict[str, Any]], templates: dict[str, Any]
-) -> None:
+def test_images_are_named_once(kubernetes: Path, services: list[dict[str, Any]], templates: dict[str, Any]) -> None:
     component = yaml.safe_load((kubernetes / "images" / "kustomization.yaml").read_text())
     named = {image["name"] for image in component["images"]}
     used = {item["image"] for item in walk([services, templates]) if isinstance(item.get("image"), str)}
@@ -142,9 +134,7 @@ def test_workers_scale_from_zero(raycluster: dict[str, Any]) -> None:
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_ray_version_is_the_installed_one_and_asks_for_the_token(
-    raycluster: dict[str, Any], repository: Path
-) -> None:
+def test_ray_version_is_the_installed_one_and_asks_for_the_token(raycluster: dict[str, Any], repository: Path) -> None:
     assert raycluster["spec"]["rayVersion"] == ray.__version__
     assert raycluster["spec"]["authOptions"] == {"mode": "token"}
     constraints = repository / "constraints.txt"
@@ -163,9 +153,7 @@ def test_nothing_is_open_to_the_world(services: list[dict[str, Any]], raycluster
 
 
 def test_the_network_is_closed_but_for_the_operator(services: list[dict[str, Any]]) -> None:
-    policies = {
-        item["metadata"]["name"]: item["spec"] for item in services if item["kind"] == "NetworkPolicy"
-    }
+    policies = {item["metadata"]["name"]: item["spec"] for item in services if item["kind"] == "NetworkPolicy"}
     assert policies["closed"]["podSelector"] == {} and not policies["closed"].get("ingress")
     outside = {
         name
@@ -184,9 +172,7 @@ def test_secrets_come_from_the_secret(services: list[dict[str, Any]], templates:
     seen = set()
     for item in walk([services, templates]):
         name = item.get("name", "")
-        if isinstance(name, str) and any(
-            word in name for word in ("PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY")
-        ):
+        if isinstance(name, str) and any(word in name for word in ("PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY")):
             reference = item["valueFrom"]["secretKeyRef"]
             assert reference["name"] == "htr-ray-credentials"
             seen.add(reference["key"])
@@ -194,9 +180,7 @@ def test_secrets_come_from_the_secret(services: list[dict[str, Any]], templates:
     assert not [item for item in services if item["kind"] == "Secret"]
 
 
-def test_pods_have_no_rights_that_they_do_not_need(
-    services: list[dict[str, Any]], templates: dict[str, Any]
-) -> None:
+def test_pods_have_no_rights_that_they_do_not_need(services: list[dict[str, Any]], templates: dict[str, Any]) -> None:
     ours = [item["spec"]["template"]["spec"] for item in services if item["kind"] in ("Deployment", "Job")]
     for pod in ours + [template["spec"] for template in templates.values()]:
         assert pod["securityContext"]["runAsNonRoot"] is True

@@ -84,9 +84,7 @@ def test_the_token_reaches_the_user_of_the_image(config: dict[str, Any], cluster
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rays_aws_code_opens_nothing_to_the_world(
-    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rays_aws_code_opens_nothing_to_the_world(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's ``bootstrap`` for AWS runs against moto: it must take our group and make none of its own."""
     moto = pytest.importorskip("moto")
     from ray.autoscaler._private.aws import config as aws

@@ -114,9 +114,7 @@ def test_symmetric_run_of_slurm_takes_its_arguments(cluster: Path) -> None:
     from ray.scripts.symmetric_run import curate_and_validate_ray_start_args, symmetric_run
 
     text = (cluster / "slurm.sh").read_text().replace("\\\n", " ")
-    words = shlex.split(
-        next(line for line in text.splitlines() if "ray symmetric-run" in line and "srun" in line)
-    )
+    words = shlex.split(next(line for line in text.splitlines() if "ray symmetric-run" in line and "srun" in line))
     words = words[words.index("symmetric-run") + 1 :]
     split = words.index("--")
     flags = {option for parameter in symmetric_run.params for option in parameter.opts}

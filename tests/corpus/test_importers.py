@@ -308,9 +308,7 @@ def test_pairs_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert (last.id, last.reason) == ("299", "file cannot be read") and "299.jpg: not found" in last.detail
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("nowhere", "not found"), ("file", "is a file"), ("empty", "is empty")]
-)
+@pytest.mark.parametrize(("name", "message"), [("nowhere", "not found"), ("file", "is a file"), ("empty", "is empty")])
 def test_pairs_wrong_folder(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "empty").mkdir()

@@ -190,9 +190,7 @@ def test_too_few_lines(tmp_path: Path) -> None:
         ({"output": "x.parquet"}, "a part of it is a file"),
     ],
 )
-def test_wrong_arguments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str
-) -> None:
+def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str) -> None:
     monkeypatch.chdir(tmp_path)
     _table(tmp_path / "x.parquet")
     with pytest.raises(UserError, match=message):

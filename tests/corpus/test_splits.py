@@ -25,9 +25,7 @@ def _off(sizes: Counter[str], side: dict[str, str], total: int, shares: tuple[fl
     lines = Counter({split: 0 for split in ("train", "val", "test")})
     for name, split in side.items():
         lines[split] += sizes[name]
-    return sum(
-        abs(lines[s] - share * total) for s, share in zip(("train", "val", "test"), shares, strict=True)
-    )
+    return sum(abs(lines[s] - share * total) for s, share in zip(("train", "val", "test"), shares, strict=True))
 
 
 @given(SIZES, st.integers(0, 5))

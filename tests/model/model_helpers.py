@@ -15,7 +15,10 @@ ALPHABET = Alphabet("abcdefgh")
 
 def small_settings(**changes: Any) -> ModelSettings:
     values: dict[str, Any] = {
-        "height": 32, "channels": 32, "lstm_hidden": 16, "lstm_layers": 2,
+        "height": 32,
+        "channels": 32,
+        "lstm_hidden": 16,
+        "lstm_layers": 2,
         "transformer": TransformerSettings(dim=32, layers=2, heads=4, feedforward=64, label_smoothing=0.0),
     }
     return ModelSettings(**{**values, **changes})

@@ -24,7 +24,9 @@ CASES = {
 def network() -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
         nn.Sequential(nn.Conv2d(4, 3, 3, bias=False), nn.BatchNorm2d(3)),
     )
     for parameter in net.parameters():  # weights of 1 and biases of 0 would hide mistakes
@@ -49,7 +51,9 @@ def run(net: nn.Module, part: slice, dtype: torch.dtype) -> dict[str, Any]:
     with torch.no_grad():
         evaluated = net(x)
     return {
-        "output": y.detach().float(), "input": x.grad, "evaluated": evaluated,
+        "output": y.detach().float(),
+        "input": x.grad,
+        "evaluated": evaluated,
         "gradients": {name: p.grad for name, p in net.named_parameters()},
         "buffers": dict(net.named_buffers()),
     }

@@ -52,11 +52,20 @@ def cheap_features(view: Grey) -> np.ndarray:
     across, down = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=0))
     # Energy of steps at each phase of an 8-pixel grid betrays JPEG blocks.
     phases = [across[:, k::8].mean() for k in range(8)] + [down[k::8].mean() for k in range(8)]
-    return np.concatenate([
-        small.mean(0), small.mean(1), small.std(0), small.std(1),
-        values[:, :2].mean(0), values[:, -2:].mean(0), values[:2].mean(1), values[-2:].mean(1),
-        np.array(phases, np.float32), np.array([view.shape[1], values.mean(), values.std()], np.float32),
-    ]).astype(np.float32)
+    return np.concatenate(
+        [
+            small.mean(0),
+            small.mean(1),
+            small.std(0),
+            small.std(1),
+            values[:, :2].mean(0),
+            values[:, -2:].mean(0),
+            values[:2].mean(1),
+            values[-2:].mean(1),
+            np.array(phases, np.float32),
+            np.array([view.shape[1], values.mean(), values.std()], np.float32),
+        ]
+    ).astype(np.float32)
 
 
 def probe(features: np.ndarray, answers: np.ndarray, classes: int) -> float:

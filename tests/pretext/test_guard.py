@@ -46,9 +46,7 @@ def test_rulings_go_and_letters_stay(slope: float) -> None:
     image = with_strokes(paper(), 30, 370)
     writing = clean(image).ink.sum()
     rise = int(slope * 400)
-    climbing = cv2.warpAffine(
-        image, np.array([[1, 0, 0], [slope, 1, -slope * 200]]), (400, 48), borderValue=220.0
-    )
+    climbing = cv2.warpAffine(image, np.array([[1, 0, 0], [slope, 1, -slope * 200]]), (400, 48), borderValue=220.0)
     cv2.line(climbing, (0, 38 - rise // 2), (400, 38 + rise // 2), 170, 1)
     cleaned = clean(np.asarray(climbing, np.uint8))
     assert abs(int(cleaned.ink.sum()) - int(writing)) < 0.15 * writing
@@ -115,8 +113,10 @@ def test_margins_and_cuts_have_one_law_at_both_ends() -> None:
     columns = np.arange(100, 301)
     spans = [trimmed(columns, 48, rng) for _ in range(4000)]
     wide = [with_margins(span, 0.25, 48, rng) for span in spans]
-    for pairs in ([(s.left - 100, 301 - s.right) for s in spans],
-                  [(s.left - w.left, w.right - s.right) for s, w in zip(spans, wide, strict=True)]):
+    for pairs in (
+        [(s.left - 100, 301 - s.right) for s in spans],
+        [(s.left - w.left, w.right - s.right) for s, w in zip(spans, wide, strict=True)],
+    ):
         left, right = np.array(pairs).T
         assert min(left.min(), right.min()) >= 0
         for share in (0.1, 0.5, 0.9):

@@ -116,7 +116,7 @@ def test_position_k_holds_the_piece_that_the_target_names() -> None:
     # Seven-pixel pieces, each of a grey level of its own, in ink of one depth.
     image = np.full((20, 35), 200, np.uint8)
     for piece in range(5):
-        image[2 + 3 * piece, 7 * piece:7 * piece + 7] = 90
+        image[2 + 3 * piece, 7 * piece : 7 * piece + 7] = 90
     order = np.array([3, 1, 4, 0, 2])
     mixed = puzzle(image, 1, 5, order, 0.0, 200, np.random.default_rng(0))
     for position, piece in enumerate(cut(mixed, 1, 5)):
@@ -195,8 +195,12 @@ def check(task: Pretext, image: np.ndarray, seed: int = 0) -> tuple[np.ndarray, 
 @settings(max_examples=60, deadline=None)
 @given(
     image=st.integers(1, 260).flatmap(lambda w: arrays.arrays(np.uint8, (32, w))),
-    name=st.sampled_from(TASKS), adaptation=st.sampled_from(ADAPTATIONS), seed=st.integers(0, 50),
-    gap=st.sampled_from([0.0, 0.1, 0.4]), rows=st.integers(1, 3), columns=st.integers(2, 12),
+    name=st.sampled_from(TASKS),
+    adaptation=st.sampled_from(ADAPTATIONS),
+    seed=st.integers(0, 50),
+    gap=st.sampled_from([0.0, 0.1, 0.4]),
+    rows=st.integers(1, 3),
+    columns=st.integers(2, 12),
 )
 def test_any_image_gives_a_view(image, name, adaptation, seed, gap, rows, columns) -> None:
     task = build(name, 32, adaptation=adaptation, jigsaw_gap=gap, jigsaw_rows=rows, jigsaw_columns=columns)

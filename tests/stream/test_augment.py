@@ -86,10 +86,12 @@ def test_probability_is_how_often(family: str) -> None:
 def test_more_strength_changes_more(family: str) -> None:
     image = word()
     change = [
-        np.mean([
-            np.abs(augment(image, only(family, s), np.random.default_rng(seed)).astype(int) - image).mean()
-            for seed in range(40)
-        ])
+        np.mean(
+            [
+                np.abs(augment(image, only(family, s), np.random.default_rng(seed)).astype(int) - image).mean()
+                for seed in range(40)
+            ]
+        )
         for s in (0.1, 1.0, 3.0)
     ]
     assert change[0] < 0.5 * change[1] and change[1] < change[2]

@@ -32,9 +32,7 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.root}/mlflow.db"]
         command += ["--artifacts-destination", f"{self.root}/artifacts"]
         with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.root, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 60
         while wait and not self.answers():
             assert self.process.poll() is None, (self.root / "server.log").read_text()

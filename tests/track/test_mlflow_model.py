@@ -58,8 +58,6 @@ def expected(recognizer_dir: Path, lines: list[bytes]) -> list[str]:
     return texts
 
 
-
-
 def as_frame(images: list[bytes]) -> pd.DataFrame:
     return pd.DataFrame({"image": images}, index=[5, 7, 9])
 
@@ -95,9 +93,7 @@ def test_rows_keep_the_index_of_the_frame(reader: Any, lines: list[bytes]) -> No
     assert reader.predict(as_frame(lines)).index.tolist() == [5, 7, 9]
 
 
-def test_a_corrupt_image_spoils_its_own_row_only(
-    reader: Any, lines: list[bytes], expected: list[str]
-) -> None:
+def test_a_corrupt_image_spoils_its_own_row_only(reader: Any, lines: list[bytes], expected: list[str]) -> None:
     images = [lines[0], b"no image", lines[1][:200], b"", None, "not base64!", lines[2]]
     found = reader.predict(pd.DataFrame({"image": images}))
     assert found["text"].tolist() == [expected[0], "", "", "", "", "", expected[2]]
@@ -106,9 +102,7 @@ def test_a_corrupt_image_spoils_its_own_row_only(
     assert "not an image" in found["error"][1] and "base64" in found["error"][5]
 
 
-def test_batches_of_unlike_lines_read_like_single_ones(
-    recognizer_dir: Path, make_line: Callable[..., bytes]
-) -> None:
+def test_batches_of_unlike_lines_read_like_single_ones(recognizer_dir: Path, make_line: Callable[..., bytes]) -> None:
     recognizer = load_recognizer(recognizer_dir)
     images = [make_line(seed, 40 + 37 * (seed * 7 % 11)) for seed in range(11)]
     together = read_images(recognizer, images, batch_lines=4)

@@ -148,9 +148,7 @@ def test_resume_continues_the_same_runs(uri: str, experiment: str, tmp_path: Pat
         assert "htr_ray.error" not in run.data.tags
 
 
-def test_runs_of_a_driver_that_vanished_are_not_running_for_ever(
-    uri: str, experiment: str, tmp_path: Path
-) -> None:
+def test_runs_of_a_driver_that_vanished_are_not_running_for_ever(uri: str, experiment: str, tmp_path: Path) -> None:
     first = track(uri, experiment, tmp_path)
     first.start_grid("grid", CONFIG, {})
     first.start_trial("a", "a", {}, {})
@@ -317,9 +315,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(
     assert "MLflow is away" in caplog.text and "MLflow is back" in caplog.text
 
 
-def test_a_server_that_stays_away_is_named_and_ends_in_time(
-    server: Any, experiment: str, tmp_path: Path
-) -> None:
+def test_a_server_that_stays_away_is_named_and_ends_in_time(server: Any, experiment: str, tmp_path: Path) -> None:
     patience = Patience(first_delay=0.05, longest_delay=0.2, closing=1.0)
     tracker = track(server.uri, experiment, tmp_path, patience)
     tracker.start_grid("grid", CONFIG, {})
