@@ -9,11 +9,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from htr_ray import storage
 from htr_ray.config import describe
 from htr_ray.errors import UserError
 
@@ -58,5 +58,9 @@ def main(run: Callable[[], dict[str, Any]], arguments: argparse.Namespace) -> in
     if arguments.json:
         asked = {key: value for key, value in vars(arguments).items() if key != "json"}
         text = json.dumps({"asked": asked, "result": result, "seconds": time.monotonic() - began}, indent=2)
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+        try:
+            storage.write_bytes(arguments.json, f"{text}\n".encode())
+        except UserError as error:
+            print(f"error: --json {error}", file=sys.stderr)
+            return 2
     return 1 if result.get("failed") else 0

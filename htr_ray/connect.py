@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -22,7 +23,7 @@ def cluster(console: Console) -> Iterator[None]:
         # RAY_ADDRESS=local asks for a Ray of its own although another one runs on this machine.
         if os.environ.get("RAY_ADDRESS") == "local":
             raise ConnectionError
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         # A trainer and its stream take turns on a core, so each core counts twice here.
@@ -31,7 +32,7 @@ def cluster(console: Console) -> Iterator[None]:
             num_cpus=2 * cores,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
         console.print(f"Started a local Ray on {cores} core(s).")
     try:

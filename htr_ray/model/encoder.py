@@ -21,7 +21,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.settings = settings
         self.resnet = ResNet(settings.channels)
-        self.lstm = BiLSTM(settings.channels, settings.lstm_hidden, settings.lstm_layers)
+        self.lstm = BiLSTM(settings.channels, settings.lstm_hidden, settings.lstm_layers, settings.lstm_skip)
         self.dim = self.lstm.dim
         """Width of the feature vectors."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

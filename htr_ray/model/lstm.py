@@ -13,23 +13,32 @@ class BiLSTM(nn.Module):
     bfloat16 kernels and is ten times slower (32 lines of 180 frames, 128 units, forward and
     backward on one core: 1281 ms packed, 128 ms as here). So the valid part of every line is
     turned around, read by an ordinary LSTM with the padding behind it, and turned back.
+
+    With ``skip``, each layer adds to its input instead of replacing it (through a linear map
+    where the widths differ), so the loss reaches the convolutions directly. Without, two layers
+    sit on the all-blank plateau of CTC for long: on the embedded corpus, 9,000 lines seen,
+    validation CER 4.3 % with skips, 59 % without (after 15,000), 9.8 % with one plain layer.
     """
 
-    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+    def __init__(self, inputs: int, hidden: int, layers: int, skip: bool = True) -> None:
         super().__init__()
         self.dim = 2 * hidden if layers else inputs
         sizes = [inputs if i == 0 else 2 * hidden for i in range(layers)]
         self.forwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
         self.backwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        self.skips = nn.ModuleList(
+            nn.Identity() if size == 2 * hidden else nn.Linear(size, 2 * hidden, bias=False) for size in sizes if skip
+        )
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """``x`` [B, T, inputs], ``frames`` int64 [B] (valid frames, 1 to T) -> [B, T, dim]; zero beyond."""
         t = torch.arange(x.shape[1], device=x.device)
         valid = t < frames[:, None]
         turn = torch.where(valid, frames[:, None] - 1 - t, t)[:, :, None]
-        for left, right in zip(self.forwards, self.backwards, strict=True):
+        for layer, (left, right) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             turned = x.gather(1, turn.expand_as(x))
             a, _ = left(x)
             b, _ = right(turned)
-            x = torch.cat([a, b.gather(1, turn.expand_as(b))], dim=2)
+            read = torch.cat([a, b.gather(1, turn.expand_as(b))], dim=2)
+            x = self.skips[layer](x) + read if self.skips else read
         return x * valid[:, :, None]

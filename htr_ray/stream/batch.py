@@ -130,8 +130,8 @@ class BatchMaker:
             row[:, : image.shape[1]] = image
         lengths = np.array([len(target) for target in targets], dtype=np.int64)
         table = np.zeros((len(targets), max(1, int(lengths.max()))), dtype=np.int64)
-        for row, target in zip(table, targets, strict=True):
-            row[: len(target)] = target
+        for number, target in enumerate(targets):
+            table[number, : len(target)] = target
         return pa.Table.from_pylist(
             [
                 {

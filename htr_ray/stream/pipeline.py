@@ -1,9 +1,9 @@
 """The stream: Ray Data reads, decodes and packs lines on CPU workers while the trainer learns.
 
 Its rows are finished batches in a fixed order. The next Ray Data execution starts while
-the trainer still uses the last one, across epochs, so there is no pause between epochs. A corpus small enough is read once
-and kept, still encoded, in Ray's object store; a larger one is read row group by row group
-in every epoch.
+the trainer still uses the last one, across epochs, so there is no pause between epochs. A
+corpus small enough is read once and kept, still encoded, in Ray's object store; a larger
+one is read row group by row group in every epoch.
 """
 
 from __future__ import annotations
@@ -104,8 +104,14 @@ def open_source(
     """Plan the lines of a split.
 
     ``only`` keeps the lines with these ids; ``labelled`` keeps lines with a text. Raises
-    UserError when no line is left, or fewer than there are training workers.
+    UserError when no line is left, or fewer than there are training workers, or batches
+    are too small to be shared by them.
     """
+    if workers > 1 and batch_size < 2 * workers:  # batches may be half full, see Plan.batches
+        raise UserError(
+            f"batch_size = {batch_size}: too small for {workers} training workers; at least {2 * workers}, "
+            "or lower 'workers'"
+        )
     index = corpus.index(split, columns=("id", "width", "height", "text"))
     keep = np.ones(index.num_rows, dtype=bool)
     if labelled:

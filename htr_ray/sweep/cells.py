@@ -56,7 +56,7 @@ def expand(settings: GridSettings) -> list[Trial]:
             f"corpora: two URIs end in the same name ({', '.join(sorted(names.values()))}); "
             "the name tells them apart in tables and folders, so rename one"
         )
-    common = {"model": settings.model, "augment": settings.augment, "stream": settings.stream}
+    common: dict[str, Any] = {"model": settings.model, "augment": settings.augment, "stream": settings.stream}
     pretrainings, finetunings = [], []
     for uri, name in names.items():
         for pretext in settings.pretexts:

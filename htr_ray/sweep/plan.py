@@ -115,10 +115,10 @@ def table(
             axes = [sorted({t.pretext for t in mine}), sorted({t.corpus for t in mine})]
         else:
             axes = [
-                settings.pretexts,
-                settings.decoders,
+                [*settings.pretexts],
+                [*settings.decoders],
                 [f"{f:g}" for f in settings.label_fractions],
-                settings.protocols,
+                [*settings.protocols],
                 sorted({t.corpus for t in mine}),
             ]
         axes.append([f"seed {s}" for s in settings.seeds])

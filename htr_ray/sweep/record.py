@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from htr_ray import storage
@@ -62,10 +60,8 @@ class Recorder:
         if settings is not None:
             readings = storage.read_json(storage.join(folder, "readings.json"))
             files["predictions.tsv"] = predictions_table(readings[: settings.sample_lines])
-        # The tracker logs in the background and deletes the copy when it has uploaded it.
-        local = Path(tempfile.mkdtemp(prefix="htr-ray-model-"))
-        storage.download_dir(storage.join(folder, MODEL), local)
-        self._tracker.finish_trial(trial.key, metrics=metrics, files=files, model_dir=local, failed=None)
+        model = storage.join(folder, MODEL)
+        self._tracker.finish_trial(trial.key, metrics=metrics, files=files, model_dir=model, failed=None)
 
 
 def predictions_table(readings: list[dict[str, Any]]) -> str:

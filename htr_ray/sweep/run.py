@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -155,7 +156,7 @@ def _search(
     board = Board(trials, done, slots, console)
     try:
         if left:
-            _tune(settings, trials, left, searcher, GridCallback(trials, board, recorder), gpus)
+            _tune(settings, trials, left, searcher, GridCallback(trials, board, recorder), gpus, slots)
     finally:
         board.close()
         results = finished(trials)
@@ -178,6 +179,7 @@ def _tune(
     searcher: GridSearcher,
     callback: GridCallback,
     gpus: float,
+    slots: int,
 ) -> None:
     # The GPU share of a trial can differ by stage; Tune asks per trial.
     by_key = {trial.key: need(trial, gpus) for trial in trials}
@@ -186,6 +188,10 @@ def _tune(
         lambda config: tune.PlacementGroupFactory(bundles(by_key[config["key"]])),
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # The board tells the story; Tune's own tables would only interrupt it.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
     with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
         tune.Tuner(
             trainable,

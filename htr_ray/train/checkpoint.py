@@ -38,7 +38,11 @@ def _unflatten(tensors: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -
 
 
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
+    # Copies: on the CPU these would be views, and the best epoch's weights would go on training.
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in module.state_dict().items()
+    }
 
 
 def save(

@@ -134,7 +134,7 @@ def open_data(job: Job) -> FinetuneData:
     train = job.recipe(augment=job.augment, alphabet=alphabet)
     plain = job.recipe()
     ids = corpus.index("val", columns=("id",))["id"].to_pylist()
-    shared = {"batch_size": settings.batch_size, "workers": settings.workers, "labelled": True}
+    shared: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "labelled": True}
     few = sampled(ids, settings.eval_lines, 0)
     everything = open_source(corpus, "val", plain, job.stream, seed=0, **shared)
     return FinetuneData(
@@ -185,6 +185,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
     assert settings is not None and job.decoder is not None
     recognizer = build(job, data.alphabet)
     learner = RecognizerLearner(recognizer, settings.encoder_rate)
+    learner.sync_batchnorm = job.model.sync_batchnorm
     outcome = fit(
         learner,
         data.train,
@@ -236,7 +237,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
     if worker.leads:
         extra = {key: result[key] for key in ("val_cer", "test_cer", "label_fraction", "lines")}
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
-            save_recognizer(Path(local), learner.module, {"corpus": data.corpus_name, "seed": job.seed, **extra})
+            save_recognizer(Path(local), recognizer, {"corpus": data.corpus_name, "seed": job.seed, **extra})
             storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
         storage.write_json(storage.join(job.folder, "readings.json"), [vars(reading) for reading in readings])
         storage.write_json(storage.join(job.folder, RESULT), result)

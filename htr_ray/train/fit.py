@@ -36,11 +36,13 @@ class Learner(ABC):
 
     module: its ``forward(batch)`` gives the loss of each line, float32 ``[B]``.
     score: name of the validation figure that decides, ``sign`` +1 where more is better.
+    sync_batchnorm: as in :class:`ModelSettings`.
     """
 
     module: nn.Module
     score: str
     sign: int
+    sync_batchnorm: bool = True
 
     @abstractmethod
     def groups(self, peak: float) -> list[dict[str, Any]]:
@@ -137,12 +139,14 @@ def fit(
     """Train ``learner`` until the schedule, the clock or patience ends it; its best weights are loaded at the end.
 
     ``folder`` is the trial's URI: a checkpoint found there is continued, and one is written
-    every ``checkpoint_minutes`` at an epoch's end. Raises UserError on a loss that is not finite.
+    every ``checkpoint_minutes`` at an epoch's end. Raises UserError where no step of an epoch
+    has a finite gradient.
     """
     device = worker.device
     # Dropout differs between workers on purpose; weights were drawn alike before.
     torch.manual_seed(seed * 1009 + worker.rank)
-    learner.module = synchronise(learner.module, device) if worker.world > 1 else learner.module
+    if worker.world > 1 and learner.sync_batchnorm:
+        learner.module = synchronise(learner.module, device)
     module = learner.module.to(device)
     groups = learner.groups(settings.learning_rate)
     peaks = [group["lr"] for group in groups]
@@ -158,6 +162,8 @@ def fit(
     if restored is not None:
         best, state = restored
         clock.spent = state["seconds"]
+        if worker.rank > 0:  # the random state restored is rank 0's
+            torch.manual_seed(seed * 1009 + worker.rank + 7919 * state["epoch"])
         outcome = Outcome(**state["outcome"])
         logger.info("%s: continuing after epoch %d", folder, outcome.epochs)
     wrapped: nn.Module = module
@@ -188,10 +194,10 @@ def fit(
         epoch = outcome.epochs
         steps = source.plan.steps(epoch)
         module.train()
-        lines, loss_sum, waited, step = 0, 0.0, 0.0, 0
+        lines, learned, loss_sum, waited, step = 0, 0, 0.0, 0.0, 0
         began = heartbeat = time.monotonic()
         progress = 0.0
-        for batch, wait in _timed(epoch_batches):
+        for step, (batch, wait) in enumerate(_timed(epoch_batches)):
             waited += wait
             outcome.unreadable += [name for name in batch.unreadable if name not in outcome.unreadable]
             progress = (
@@ -219,20 +225,20 @@ def fit(
                 logger.warning("epoch %d, step %d: gradient is not finite, step skipped", epoch, step)
             else:
                 optimizer.step()
-            loss_sum += float(local.detach())
+                learned += len(batch.ids)
+                loss_sum += float(local.detach())
             lines += len(batch.ids)
-            step += 1
             now = time.monotonic()
             if worker.leads and now - heartbeat > HEARTBEAT_SECONDS:
                 heartbeat = now
                 worker.heartbeat({"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False})
         del batch  # its buffers pin a block of the object store
         trained = time.monotonic() - began
-        (total_lines,) = worker.sum([lines])
+        total_lines, total_learned = worker.sum([lines, learned])
         total_loss = sum(worker.gather(loss_sum))
-        if total_lines and not torch.isfinite(torch.tensor(total_loss)):
+        if total_lines and not total_learned:
             raise UserError(
-                f"{folder}: the training loss is not finite in epoch {epoch}; lower learning_rate "
+                f"{folder}: the training loss or gradient is not finite in all of epoch {epoch}; lower learning_rate "
                 f"({settings.learning_rate}) or set precision=float32"
             )
         figures = _evaluate(learner, validation, worker, dtype)
@@ -245,7 +251,7 @@ def fit(
         outcome.lines_per_second = total_lines / max(trained, 1e-9)
         outcome.waiting_share = waited / max(trained, 1e-9)
         metrics = {
-            "train_loss": total_loss / max(total_lines, 1),
+            "train_loss": total_loss / max(total_learned, 1),
             **figures,
             "learning_rate": optimizer.param_groups[-1]["lr"],
             "lines_per_second": outcome.lines_per_second,

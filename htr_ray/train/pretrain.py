@@ -90,7 +90,7 @@ def open_data(job: Job) -> PretrainData:
     # Validation lines are as they are; the seed is fixed, so that seeds are compared on the same views.
     validation = job.recipe(**{**view, "seed": 0})
     ids = corpus.index("val", columns=("id",))["id"].to_pylist()
-    shared = {"batch_size": settings.batch_size, "workers": settings.workers}
+    shared: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
     return PretrainData(
         train=open_source(
             corpus,
@@ -117,6 +117,7 @@ def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
     pretext = make_pretext(job.pretext, job.pretext_settings, job.model.height)
     module = PretextModule(Encoder(job.model), pretext)
     learner = PretextLearner(module)
+    learner.sync_batchnorm = job.model.sync_batchnorm
     outcome = fit(
         learner,
         data.train,
@@ -145,8 +146,7 @@ def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
     }
     if worker.leads:
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
-            encoder = learner.module.encoder  # type: ignore[union-attr]
-            save_encoder(Path(local), encoder, {"pretext": job.pretext, "corpus": job.corpus, "seed": job.seed})
+            save_encoder(Path(local), module.encoder, {"pretext": job.pretext, "corpus": job.corpus, "seed": job.seed})
             storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)

@@ -1,0 +1,197 @@
+"""The stream on a real Ray: whole, in order, repeatable, and gone when it is closed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from htr_ray.config import AugmentSettings, StreamSettings
+from htr_ray.corpus.images import encode_png
+from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.schema import Line
+from htr_ray.corpus.write import CorpusWriter
+from htr_ray.errors import UserError
+from htr_ray.stream.batch import Batch, Recipe
+from htr_ray.stream.pipeline import Source, open_source, stream
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+RECIPE = Recipe(height=32, width_scale=1.0, max_width=512, seed=1, augment=AugmentSettings())  # type: ignore[call-arg]
+SETTINGS = StreamSettings(shuffle_lines=64)  # type: ignore[call-arg]
+UNCACHED = StreamSettings(shuffle_lines=64, cache_mb=0, workers=2)  # type: ignore[call-arg]
+
+
+def source_of(uri: str, settings: StreamSettings = SETTINGS, **options: object) -> Source:
+    values = {"batch_size": 16, "seed": 3, **options}
+    return open_source(Corpus.open(uri), "train", RECIPE, settings, **values)  # type: ignore[arg-type]
+
+
+def ids_by_epoch(batches: list[Batch]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for batch in batches:
+        found.setdefault(batch.epoch, []).extend(batch.ids)
+    return found
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        x.ids == y.ids and np.array_equal(x.images, y.images) and (x.epoch, x.last) == (y.epoch, y.last)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def two_epochs(sample_corpus: str, ray_local: None) -> list[Batch]:
+    return list(stream(source_of(sample_corpus), RECIPE, SETTINGS, epochs=2))
+
+
+def test_every_line_once_per_epoch(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    source = source_of(sample_corpus)
+    every = Counter(Corpus.open(sample_corpus).index("train", columns=("id",))["id"].to_pylist())
+    found = ids_by_epoch(two_epochs)
+    assert sorted(found) == [0, 1]
+    assert Counter(found[0]) == Counter(found[1]) == every
+    assert found[0] != found[1]
+    assert len(two_epochs) == source.plan.steps(0) + source.plan.steps(1)
+    last = [number for number, batch in enumerate(two_epochs, 1) if batch.last]
+    assert last == [source.plan.steps(0), len(two_epochs)]
+    assert all(len(batch.ids) == batch.total <= 16 and not batch.unreadable for batch in two_epochs)
+
+
+def test_runs_repeat(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    """With other workers, prefetching and chunks in flight: the order and every pixel."""
+    busy = StreamSettings(shuffle_lines=64, workers=3, prefetch_batches=1)  # type: ignore[call-arg]
+    assert same(two_epochs, list(stream(source_of(sample_corpus, busy), RECIPE, busy, epochs=2)))
+
+
+def test_resumed_stream_continues(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    second = list(stream(source_of(sample_corpus), RECIPE, SETTINGS, first_epoch=1, epochs=1))
+    assert same([batch for batch in two_epochs if batch.epoch == 1], second)
+
+
+def test_ranks_share_the_batches(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    source = source_of(sample_corpus, workers=2)
+    ranks = [list(stream(source, RECIPE, SETTINGS, epochs=1, rank=rank, world=2)) for rank in range(2)]
+    whole = [batch for batch in two_epochs if batch.epoch == 0]
+    for one, first, second in zip(whole, *ranks, strict=True):
+        assert first.total == second.total == one.total
+        assert abs(len(first.ids) - len(second.ids)) <= 1
+        assert first.last == second.last == one.last
+        assert sorted(first.ids + second.ids) == sorted(one.ids)
+        pixels = {i: one.images[n, 0, :, : one.widths[n]] for n, i in enumerate(one.ids)}
+        for part in (first, second):
+            for n, line_id in enumerate(part.ids):
+                assert np.array_equal(part.images[n, 0, :, : part.widths[n]], pixels[line_id])
+
+
+def test_uncached_delivers_the_same_lines(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    cached, uncached = source_of(sample_corpus), source_of(sample_corpus, UNCACHED)
+    assert cached.cached is not None and uncached.cached is None
+    batches = list(stream(uncached, RECIPE, UNCACHED, epochs=2))
+    assert {epoch: Counter(ids) for epoch, ids in ids_by_epoch(batches).items()} == {
+        epoch: Counter(ids) for epoch, ids in ids_by_epoch(two_epochs).items()
+    }
+
+    # A line's view depends on seed, lap and id, however it was read.
+    def views(batches: list[Batch]) -> dict[tuple[int, str], bytes]:
+        return {
+            (batch.epoch, i): batch.images[n, 0, :, : batch.widths[n]].tobytes()
+            for batch in batches
+            for n, i in enumerate(batch.ids)
+        }
+
+    assert views(batches) == views(two_epochs)
+
+
+def test_cache_has_a_limit(sample_corpus: str) -> None:
+    """A corpus too large for the cache is streamed from storage, whole, by row groups."""
+    many = StreamSettings(shuffle_lines=64, cache_mb=1)  # type: ignore[call-arg]
+    source = source_of(sample_corpus, many)
+    size = sum(len(image) for image in source.read(np.arange(source.lines))["image"].to_pylist())
+    assert (source.cached is not None) == (size < 2**20)
+
+
+def test_read_keeps_the_order_asked_for(sample_corpus: str) -> None:
+    wanted = np.array([7, 100, 3, 0, 55])
+    index = Corpus.open(sample_corpus).index("train", columns=("id",))["id"].to_pylist()
+    for settings in (SETTINGS, UNCACHED):
+        table = source_of(sample_corpus, settings).read(wanted)
+        assert table["id"].to_pylist() == [index[i] for i in wanted]
+
+
+def write_corpus(uri: Path, lines: int, broken: int | None = None, unlabelled: int | None = None) -> str:
+    rng = np.random.default_rng(0)
+    with CorpusWriter(str(uri), "test") as corpus:
+        for number in range(lines):
+            width = int(rng.integers(40, 160))
+            image = encode_png(rng.integers(0, 256, (32, width), dtype=np.uint8))
+            text = None if number == unlabelled else "ab"
+            data = image[: len(image) // 2] if number == broken else image
+            corpus.add(Line(f"line-{number}", data, width, 32, text), "train")
+    return str(uri)
+
+
+def test_corrupt_image_is_named_and_nothing_else_lost(tmp_path: Path) -> None:
+    uri = write_corpus(tmp_path / "c", 700, broken=300)
+    for settings in (SETTINGS, UNCACHED):
+        source = source_of(uri, settings)
+        batches = list(stream(source, RECIPE, settings, epochs=1))
+        assert len(ids_by_epoch(batches)[0]) == 700
+        named = [name for batch in batches for name in batch.unreadable]
+        assert len(named) == 1 and named[0].startswith("line-300: ")
+        without = [i for batch in batches for i, w in zip(batch.ids, batch.weights, strict=True) if w == 0]
+        assert without == ["line-300"]
+
+
+def test_selection(tmp_path: Path) -> None:
+    uri = write_corpus(tmp_path / "c", 20, unlabelled=4)
+    assert source_of(uri).lines == 20
+    assert source_of(uri, labelled=True).lines == 19
+    source = source_of(uri, only={"line-4", "line-5", "line-6"}, labelled=True, min_steps=7)
+    batches = list(stream(source, RECIPE, SETTINGS, epochs=1))
+    assert sorted({i for batch in batches for i in batch.ids}) == ["line-5", "line-6"]
+    assert len(batches) >= 7 and [batch.last for batch in batches] == [False] * (len(batches) - 1) + [True]
+
+
+def test_too_little_for_the_workers(tmp_path: Path) -> None:
+    uri = write_corpus(tmp_path / "c", 3)
+    with pytest.raises(UserError, match=r"split 'train' has 3 lines.*4 training worker"):
+        source_of(uri, workers=4)
+    with pytest.raises(UserError, match="has 0 labelled lines"):
+        source_of(uri, only=set(), labelled=True)
+    with pytest.raises(UserError, match="batch_size = 5: too small for 3 training workers; at least 6"):
+        source_of(uri, workers=3, batch_size=5)
+
+
+def test_no_rank_goes_without_a_line(tmp_path: Path) -> None:
+    """Odd numbers of lines, the smallest batches allowed, row groups of unequal size."""
+    uri = write_corpus(tmp_path / "c", 259)
+    settings = StreamSettings(shuffle_lines=1, cache_mb=0)  # type: ignore[call-arg]
+    source = source_of(uri, settings, workers=3, batch_size=6)
+    steps = {
+        sum(1 for batch in stream(source, RECIPE, settings, epochs=1, rank=rank, world=3) if batch.ids)
+        for rank in range(3)
+    }
+    assert steps == {source.plan.steps(0)}
+
+
+def test_closing_frees_the_tasks(sample_corpus: str) -> None:
+    """An endless stream holds CPUs; they must come back, or the next trial waits for ever."""
+    batches = stream(source_of(sample_corpus), RECIPE, SETTINGS)
+    taken = list(itertools.islice(batches, 3))
+    assert len(taken) == 3
+    batches.close()
+    deadline = time.monotonic() + 20
+    while (free := ray.available_resources().get("CPU", 0)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert free == 4
+    time.sleep(1)
+    assert ray.available_resources().get("CPU", 0) == 4, "nothing starts again"
+    # And the next stream has room.
+    assert len(list(stream(source_of(sample_corpus), RECIPE, SETTINGS, epochs=1))) > 0

@@ -1,0 +1,270 @@
+"""The grid end to end: real Ray Tune, real MLflow on sqlite, the embedded corpus, a network of a few thousand weights."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from rich.console import Console
+
+from htr_ray import storage
+from htr_ray.cli import main
+from htr_ray.config import GridSettings, load
+from htr_ray.corpus.read import Corpus
+from htr_ray.errors import UserError
+from htr_ray.sweep.board import Board
+from htr_ray.sweep.run import load_settings, run_grid
+
+TINY = [
+    *("model.channels=16", "model.lstm_hidden=16", "model.transformer.dim=16", "model.transformer.heads=2"),
+    *("finetune.max_epochs=1", "finetune.min_steps_per_epoch=1", "finetune.batch_size=16"),
+    *("pretrain.max_epochs=1", "pretrain.batch_size=32"),
+]
+GRID = ["name=first", "pretexts=[none,flip]", "decoders=[ctc,transformer]", "label_fractions=[0.5,1.0]"]
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+class Place:
+    """Storage and MLflow of this module's grids."""
+
+    def __init__(self, root: Path, corpus: str) -> None:
+        self.root, self.corpus = root, corpus
+        self.uri = f"sqlite:///{root}/mlflow.db"
+        self.client = MlflowClient(self.uri)
+        self.said = ""
+
+    def settings(self, *overrides: str) -> GridSettings:
+        fixed = [f"corpora=[{self.corpus}]", f"storage={self.root}", f"tracking_uri={self.uri}"]
+        return load(GridSettings, overrides=[*fixed, *TINY, *overrides], environment={})
+
+    def run(self, *overrides: str, **how: Any) -> dict[str, Any]:
+        text = io.StringIO()
+        try:
+            return run_grid(self.settings(*overrides), console=Console(file=text, width=200), **how)
+        finally:
+            self.said = text.getvalue()
+
+    def runs(self, grid: str) -> tuple[Run, list[Run]]:
+        """The grid's run and its nested ones."""
+        experiment = self.client.get_experiment_by_name("htr-ray")
+        assert experiment is not None
+        found = self.client.search_runs([experiment.experiment_id], max_results=1000)
+        (parent,) = [run for run in found if run.data.tags.get("htr_ray.grid") == grid]
+        return parent, [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, sample_corpus: str) -> Place:
+    return Place(tmp_path_factory.mktemp("grids"), sample_corpus)
+
+
+@pytest.fixture(scope="module")
+def first(place: Place, ray_local: None) -> dict[str, Any]:
+    """{none, flip} x {ctc, transformer} x {50 %, 100 %}, run once."""
+    return place.run(*GRID) | {"said": place.said}
+
+
+def test_a_dry_run_tells_the_plan_and_starts_nothing(place: Place) -> None:
+    told = place.run(*GRID, "name=dry", dry_run=True)
+    assert told["trials"] == 9 and told["finished"] == 0
+    assert told["estimated_seconds"] > 0
+    assert "Grid 'dry': 9 trials, 0 already done" in place.said
+    assert not (place.root / "dry").exists()
+
+
+def test_every_cell_is_trained_and_tested(first: dict[str, Any]) -> None:
+    assert first["failed"] == {}
+    assert [row["state"] for row in first["rows"]] == ["done"] * 9
+    for row in first["rows"]:
+        if row["stage"] == "finetune":
+            assert row["test_cer"] > 0 and row["val_cer"] > 0 and row["epochs"] == 1
+        else:
+            assert 0 <= row["val_accuracy"] <= 100 and row["chance"] == 25
+    lines = {row["label_fraction"]: row["lines"] for row in first["rows"] if row["stage"] == "finetune"}
+    assert lines[0.5] == pytest.approx(lines[1.0] / 2, abs=1)
+
+
+def test_a_person_sees_plan_progress_and_summary(first: dict[str, Any]) -> None:
+    said = first["said"]
+    assert "Grid 'first': 9 trials, 0 already done" in said
+    assert "estimated time: at most about" in said
+    assert "pretrain/sample/flip/seed0: started" in said
+    assert "9 done of 9 trials" in said
+    assert "test CER / WER in percent" in said
+    assert "Browse the runs:" in said
+    order = [line.split(":")[0] for line in said.splitlines() if ": started" in line]
+    assert order.index("pretrain/sample/flip/seed0") == 0
+
+
+def test_mlflow_has_one_run_for_the_grid_and_one_for_each_trial(first: dict[str, Any], place: Place) -> None:
+    parent, nested = place.runs("first")
+    assert parent.info.status == "FINISHED"
+    assert "| sample | semi_supervised | ctc | 50 % |" in parent.data.tags["mlflow.note.content"]
+    assert sorted(run.data.tags["htr_ray.trial"] for run in nested) == sorted(row["key"] for row in first["rows"])
+    rows = {row["key"]: row for row in first["rows"]}
+    for run in nested:
+        row = rows[run.data.tags["htr_ray.trial"]]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["pretext"] == run.data.tags["pretext"] == row["pretext"]
+        assert run.data.params[f"{row['stage']}.max_epochs"] == "1"
+        assert run.data.params["model.channels"] == "16"
+        history = place.client.get_metric_history(run.info.run_id, "train_loss")
+        assert [point.step for point in history] == [0]
+        if row["stage"] == "finetune":
+            assert run.data.metrics["test_cer"] == pytest.approx(row["test_cer"])
+            files = {file.path for file in place.client.list_artifacts(run.info.run_id)}
+            assert {"config.json", "result.json", "predictions.tsv"} <= files
+
+
+def test_the_champion_reads_lines_from_the_registry(
+    first: dict[str, Any], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = place.client.get_model_version_by_alias("htr-ray-sample", "champion")
+    cells = [row for row in first["rows"] if row["stage"] == "finetune"]
+    best = min(cells, key=lambda row: row["val_cer"])
+    assert version.tags["htr_ray.trial"] == best["key"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
+    mlflow.set_tracking_uri(place.uri)
+    try:
+        model = mlflow.pyfunc.load_model("models:/htr-ray-sample@champion")
+    finally:
+        mlflow.set_tracking_uri(None)
+    corpus = Corpus.open(place.corpus)
+    lines = corpus.read_row_group(corpus.files("test")[0], 0)
+    read = model.predict([lines["image"][0].as_py(), lines["image"][1].as_py(), b"not an image"])
+    assert list(read["error"][:2]) == ["", ""] and read["error"][2] != ""
+    # What the trial itself read on these lines, it reads again.
+    stored = {r["id"]: r["reading"] for r in storage.read_json(f"{place.root}/first/{best['key']}/readings.json")}
+    ids = lines["id"].to_pylist()[:2]
+    assert [read["text"][i] for i in range(2)] == [stored[name] for name in ids]
+
+
+def test_the_same_grid_again_has_nothing_to_do(first: dict[str, Any], place: Place) -> None:
+    before = {run.info.run_id: run.info.end_time for run in place.runs("first")[1]}
+    began = time.monotonic()
+    again = place.run(*GRID)
+    assert time.monotonic() - began < 15
+    assert "9 trials, 9 already done" in place.said and ": started" not in place.said
+    assert again["rows"] == first["rows"]
+    assert {run.info.run_id: run.info.end_time for run in place.runs("first")[1]} == before
+
+
+def test_a_new_value_on_an_axis_adds_its_trials_only(first: dict[str, Any], place: Place) -> None:
+    wider = place.run(*GRID[:-1], "label_fractions=[0.5,1.0,0.25]", "decoders=[ctc]", "pretexts=[none,flip]")
+    started = {line.split(":")[0] for line in place.said.splitlines() if ": started" in line}
+    assert started == {f"finetune/sample/semi_supervised/ctc/0.25/{pretext}/seed0" for pretext in ("none", "flip")}
+    assert [row["state"] for row in wider["rows"]] == ["done"] * 7
+    assert len(place.runs("first")[1]) == 11
+
+
+def test_another_recipe_under_the_same_name_is_refused(first: dict[str, Any], place: Place) -> None:
+    with pytest.raises(UserError) as caught:
+        place.run(*GRID, "finetune.learning_rate=0.5", "model.height=40")
+    text = str(caught.value)
+    assert "grid 'first' exists with other settings" in text
+    assert "finetune.learning_rate: was 0.003, now 0.5" in text
+    assert "model.height: was 32, now 40" in text
+    assert "use another name=..." in text
+    # Where and how fast is no part of a recipe.
+    assert place.run(*GRID, "finetune.retries=7", "stream.prefetch_batches=2")["failed"] == {}
+
+
+def test_settings_of_a_grid_are_found_by_its_name(first: dict[str, Any], place: Place) -> None:
+    assert load_settings("first", str(place.root)).finetune.batch_size == 16
+    with pytest.raises(UserError, match="--resume nope: no grid of that name"):
+        load_settings("nope", str(place.root))
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[tuple[int, int]] = []
+    original = Board.reported
+
+    def kill_once(self: Board, key: str, result: dict[str, Any]) -> None:
+        original(self, key, result)
+        if result.get("epoch_end"):
+            reported.append((result["epoch"], result["pid"]))
+            # The report of epoch 2 comes after the checkpoint of epoch 1 was written.
+            if result["epoch"] == 2 and len(reported) == 3:
+                os.kill(result["pid"], signal.SIGKILL)
+
+    monkeypatch.setattr(Board, "reported", kill_once)
+    told = place.run(
+        *("name=killed", "pretexts=[none]", "decoders=[ctc]", "label_fractions=[0.5]"),
+        *("finetune.max_epochs=5", "finetune.checkpoint_minutes=0"),
+    )
+    assert told["failed"] == {} and told["rows"][0]["state"] == "done" and told["rows"][0]["epochs"] == 5
+    epochs = [epoch for epoch, _ in reported]
+    assert epochs == [0, 1, 2, 2, 3, 4]  # epoch 2 was lost and is repeated, 0 and 1 are not
+    assert len({pid for _, pid in reported}) == 2
+    _, (run,) = place.runs("killed")
+    assert run.info.status == "FINISHED"
+    steps = [point.step for point in place.client.get_metric_history(run.info.run_id, "train_loss")]
+    assert sorted(steps) == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def damaged_corpus(sample_corpus: str, tmp_path: Path) -> Iterator[str]:
+    """The sample corpus with junk where the images of train are; its index still reads."""
+    target = tmp_path / "damaged"
+    shutil.copytree(sample_corpus, target)
+    for part in (target / "train").iterdir():
+        group = pq.ParquetFile(part).metadata.row_group(0)
+        (column,) = [c for i in range(group.num_columns) if (c := group.column(i)).path_in_schema == "image"]
+        start = column.dictionary_page_offset or column.data_page_offset
+        data = bytearray(part.read_bytes())
+        data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+        part.write_bytes(data)
+    yield str(target)
+
+
+def test_a_broken_cell_is_reported_while_the_others_finish(place: Place, damaged_corpus: str, tmp_path: Path) -> None:
+    overrides = [
+        *("name=broken", f"corpora=[{damaged_corpus},{place.corpus}]", "pretexts=[flip]", "decoders=[ctc]"),
+        *("label_fractions=[1.0]", "finetune.retries=0", "pretrain.retries=0", "stream.read_retries=1"),
+    ]
+    result: dict[str, Any] = {}
+
+    def job() -> dict[str, Any]:
+        result.update(place.run(*overrides))
+        return result
+
+    out = tmp_path / "out.json"
+    assert main(job, argparse.Namespace(json=str(out))) == 1
+    assert json.loads(out.read_text())["result"]["failed"] == result["failed"]
+    states = {row["key"]: row["state"] for row in result["rows"]}
+    assert states == {
+        "pretrain/damaged/flip/seed0": "failed",
+        "pretrain/sample/flip/seed0": "done",
+        "finetune/damaged/semi_supervised/ctc/1/flip/seed0": "failed",
+        "finetune/sample/semi_supervised/ctc/1/flip/seed0": "done",
+    }
+    why = result["failed"]["pretrain/damaged/flip/seed0"]
+    assert "train/part-" in why and "prepare the corpus again" in why
+    assert "pretrain/damaged/flip/seed0 failed" in result["failed"]["finetune/damaged/semi_supervised/ctc/1/flip/seed0"]
+    assert why.splitlines()[0][:60] in place.said
+    _, nested = place.runs("broken")
+    failed = [run for run in nested if run.info.status == "FAILED"]
+    assert [run.data.tags["htr_ray.trial"] for run in failed] == ["pretrain/damaged/flip/seed0"]
+    assert "train/part-" in failed[0].data.tags["htr_ray.error"]
+
+
+def test_a_missing_corpus_stops_the_grid_before_it_starts(place: Place) -> None:
+    with pytest.raises(UserError, match="no corpus here .*prepare_data.py"):
+        place.run("name=nowhere", f"corpora=[{place.root}/nothing]")
+    assert not (place.root / "nowhere").exists()
