@@ -30,12 +30,14 @@ if __name__ == "__main__":
 
         from htr_ray import storage
         from htr_ray.connect import cluster
+        from htr_ray.corpus.read import Corpus
         from htr_ray.train.job import finetune_job
         from htr_ray.train.single import run_single
 
         settings = load(RunSettings, file=asked.config, overrides=asked.settings)
         corpus, output = storage.normalise(asked.corpus), storage.normalise(asked.output)
         encoder = asked.encoder and storage.normalise(asked.encoder)
+        Corpus.open(corpus)  # a wrong URI is told at once, not after Ray has started
         console = Console()
         with cluster(console):
             result = run_single(finetune_job(settings, corpus, output, encoder), console)

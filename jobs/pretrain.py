@@ -31,11 +31,13 @@ if __name__ == "__main__":
 
         from htr_ray import storage
         from htr_ray.connect import cluster
+        from htr_ray.corpus.read import Corpus
         from htr_ray.train.job import pretrain_job
         from htr_ray.train.single import run_single
 
         settings = load(RunSettings, file=asked.config, overrides=asked.settings)
         corpus, output = storage.normalise(asked.corpus), storage.normalise(asked.output)
+        Corpus.open(corpus)  # a wrong URI is told at once, not after Ray has started
         console = Console()
         with cluster(console):
             result = run_single(pretrain_job(settings, corpus, output, asked.pretext), console)

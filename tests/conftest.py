@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines that are busy with other things make single examples slow; how slow is not what is tested.
+settings.register_profile("htr-ray", deadline=None)
+settings.load_profile("htr-ray")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

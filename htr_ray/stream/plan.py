@@ -85,4 +85,5 @@ class Plan:
 
 def laps_for(lines: int, batch_size: int, min_steps: int) -> int:
     """Passes per epoch so that an epoch has at least ``min_steps`` optimizer steps."""
-    return max(1, -(-min_steps * batch_size // max(lines, 1)))
+    steps = max(1, -(-lines // batch_size))  # of one pass, at the least
+    return max(1, -(-min_steps // steps))

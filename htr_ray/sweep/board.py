@@ -118,7 +118,7 @@ class Board:
                     state,
                     str(last.get("epoch", "")),
                     f"{100 * (last.get('progress') or 0):.0f} %",
-                    str(figures),
+                    Text(str(figures)),
                 )
         return Group(table, Text(self.headline(), style="bold"))
 

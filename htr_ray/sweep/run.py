@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from rich.console import Console
+from rich.markup import escape
 
 from htr_ray import storage
 from htr_ray.config import GridSettings
@@ -64,7 +65,7 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     _check_unchanged(settings, folder)
     done = finished(trials)
     for note in planning.notes(settings, trials):
-        console.print(f"[yellow]Note:[/] {note}")
+        console.print(f"[yellow]Note:[/] {escape(note)}")
     with cluster(console):
         cpus, gpus = _capacity()
         if settings.max_concurrent is None:
@@ -74,9 +75,12 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
         if dry_run:
             return {"trials": len(trials), "finished": len(done), "estimated_seconds": estimate}
         failed = _search(settings, trials, done, gpus, folder, console)
-    rows = summary.rows(trials, finished(trials), failed)
+    results = finished(trials)
+    rows = summary.rows(trials, results, failed)
     seconds = time.monotonic() - began
     console.print(summary.tables(settings.name, rows, seconds))
+    for left_out in summary.left_out_lines(trials, results):
+        console.print(f"[yellow]Note:[/] {escape(left_out)}", soft_wrap=True)
     return {
         "name": settings.name,
         "folder": folder,
@@ -167,7 +171,7 @@ def _search(
             if best is not None:
                 tracker.register_champion(corpus_name(uri), best["key"])
         for lost in tracker.close():
-            console.print(f"[red]Not logged to MLflow:[/] {lost}")
+            console.print(f"[red]Not logged to MLflow:[/] {escape(str(lost))}")
         console.print(f"Browse the runs: [bold]{tracker.experiment_url_hint}[/]", soft_wrap=True)
     return searcher.failed
 

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from htr_ray.sweep.board import duration
 from htr_ray.sweep.cells import Trial
+from htr_ray.train.job import left_out
 
 COLUMNS = [
     "corpus",
@@ -53,6 +55,19 @@ def rows(trials: list[Trial], results: dict[str, dict[str, Any]], failed: dict[s
         }
         table.append(row)
     return table
+
+
+def left_out_lines(trials: list[Trial], results: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines that some trial had to leave out, by corpus, for printing."""
+    told = []
+    for corpus in dict.fromkeys(trial.corpus for trial in trials):
+        mine = [results[trial.key] for trial in trials if trial.corpus == corpus and trial.key in results]
+        names = [
+            list(dict.fromkeys(name for result in mine for name in result.get(kind) or []))
+            for kind in ("unreadable", "set_aside")
+        ]
+        told += [f"{corpus}: {text}" for text in left_out(*names)]
+    return told
 
 
 def best(table: list[dict[str, Any]], corpus: str) -> dict[str, Any] | None:
@@ -126,7 +141,8 @@ def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
                 _number(row["minutes"]),
             )
         parts.append(accuracy)
-    failures = [f"{row['key']}: {row['failure']}" for row in table if row["state"] == "failed"]
+    # Text: a message may hold brackets, which are rich's markup.
+    failures = [Text(f"{row['key']}: {row['failure']}") for row in table if row["state"] == "failed"]
     return Group(*parts, *failures)
 
 

@@ -22,6 +22,11 @@ from htr_ray.stream.batch import Recipe
 
 RESULT = "result.json"
 MODEL = "model"
+SHOWN = 5
+LEFT_ASIDE = (
+    "line(s) were set aside, their text has characters outside the alphabet of corpus.json "
+    "(prepare the corpus again to add them)"
+)
 
 
 class Job(BaseModel):
@@ -67,6 +72,16 @@ class Job(BaseModel):
                 **changes,
             }
         )
+
+
+def left_out(unreadable: list[str], set_aside: list[str]) -> list[str]:
+    """What to tell a person about lines that did not take part in training: how many, why, and the first few."""
+    told = []
+    for names, why in ((unreadable, "unreadable line(s) were left out"), (set_aside, LEFT_ASIDE)):
+        if names:
+            more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            told.append(f"{len(names)} {why}: {'; '.join(names[:SHOWN])}{more}")
+    return told
 
 
 def pretrain_job(settings: RunSettings, corpus: str, folder: str, pretext: PretextName) -> Job:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from htr_ray import storage
 from htr_ray.corpus.read import Corpus
-from htr_ray.train.job import RESULT, Job
+from htr_ray.train.job import RESULT, Job, left_out
 from htr_ray.train.launch import run_group
 
 
@@ -25,10 +25,18 @@ class SendEpochs(UserCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         self._queue.put(metrics[0])
 
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        rank, error = next(iter(worker_exceptions.items()))
+        # A traceback as text ends with the line that says what happened.
+        self._queue.put({"failure": f"worker {rank}: {(str(error).strip().splitlines() or [repr(error)])[-1]}"})
+
 
 def _print_epochs(queue: Queue, console: Console) -> None:
     """A line per epoch, with the share of the schedule that is done and the time left; None ends it."""
     while (last := queue.get()) is not None:
+        if "failure" in last:
+            console.print(f"a worker failed ({last['failure']})", markup=False, highlight=False, soft_wrap=True)
+            continue
         left = last["seconds"] * (1.0 / max(last["progress"], 1e-3) - 1.0) / 60.0
         figures = ", ".join(
             f"{name} {last[name]:.2f}" for name in ("train_loss", "val_accuracy", "val_cer", "val_wer") if name in last
@@ -67,4 +75,6 @@ def run_single(job: Job, console: Console | None = None) -> dict[str, Any]:
             queue.put(None)
             printer.join(timeout=10.0)
             queue.shutdown()
+    for told in left_out(result.get("unreadable", []), result.get("set_aside", [])):
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     return {key: value for key, value in result.items() if key != "history"}

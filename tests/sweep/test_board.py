@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from htr_ray.sweep.board import Board, duration
 from htr_ray.sweep.cells import Trial, expand
 
 
+@functools.lru_cache
 def trials() -> list[Trial]:
     overrides = ["corpora=[c]", "pretexts=[none,flip]", "decoders=[ctc]", "label_fractions=[0.1,1.0]"]
     return expand(load(GridSettings, overrides=overrides, environment={}))
@@ -75,14 +77,11 @@ def test_nothing_is_left_when_all_have_ended(clock: Clock) -> None:
     assert board.headline().startswith("5 done of 5 trials")
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 4), st.sampled_from(["started", "reported", "ended", "failed"]), st.floats(0, 1), st.floats(0, 9)
-        ),
-        max_size=40,
-    )
-)
+EVENTS = st.sampled_from(["started", "reported", "ended", "failed"])
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 4), EVENTS, st.floats(0, 1), st.floats(0, 9)), max_size=40))
 def test_time_left_is_never_negative(events: list[tuple[int, str, float, float]]) -> None:
     board, _ = plain()
     clock = Clock()

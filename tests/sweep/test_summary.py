@@ -73,9 +73,7 @@ def test_each_line_of_the_table_has_its_own_best() -> None:
 def test_failed_and_missing_cells_are_shown() -> None:
     key = "finetune/c/semi_supervised/ctc/0.1/flip/seed0"
     other = key.replace("seed0", "seed1")
-    table = summary.rows(
-        trials(), results({("none", 0): 20.0}), {key: "it [broke]", other: "its pre-training failed"}
-    )
+    table = summary.rows(trials(), results({("none", 0): 20.0}), {key: "it [broke]", other: "its pre-training failed"})
     assert {row["key"]: row["state"] for row in table}[key] == "failed"
     text = terminal(table)
     assert f"{key}: it [broke]" in text
@@ -107,3 +105,13 @@ def test_the_champion_is_chosen_on_validation_never_on_test() -> None:
     assert best is not None
     assert best["key"] == "finetune/c/semi_supervised/ctc/0.1/none/seed0"
     assert summary.best(summary.rows(trials(), results(ALL, val), {}), "another") is None
+
+
+def test_lines_that_were_left_out_are_named_once_per_corpus() -> None:
+    made = results(ALL)
+    made["pretrain/c/flip/seed0"]["unreadable"] = ["l1"]
+    made["finetune/c/semi_supervised/ctc/0.1/flip/seed0"] |= {"unreadable": ["l1", "l2"], "set_aside": ["l3: x"]}
+    told = summary.left_out_lines(trials(), made)
+    assert told[0] == "c: 2 unreadable line(s) were left out: l1; l2"
+    assert told[1].startswith("c: 1 line(s) were set aside") and told[1].endswith(": l3: x")
+    assert summary.left_out_lines(trials(), results(ALL)) == []

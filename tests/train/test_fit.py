@@ -254,10 +254,10 @@ def test_patience_ends_it(sample_corpus: str, tmp_path: Path) -> None:
 
 def test_max_minutes_ends_it(sample_corpus: str, tmp_path: Path) -> None:
     reports: list[dict[str, Any]] = []
-    job = finetuning(sample_corpus, tmp_path, "finetune.max_epochs=1000", "finetune.max_minutes=0.05")
+    job = finetuning(sample_corpus, tmp_path, "finetune.max_epochs=1000", "finetune.max_minutes=0.03")
     result = run_here(job, into(reports))
     assert result["stopped"] == "max_minutes" and 1 <= result["epochs"] < 1000
-    assert reports[-1]["progress"] == 1.0 and result["minutes"] >= 0.05
+    assert reports[-1]["progress"] == 1.0 and result["minutes"] >= 0.03
     rates = [report["learning_rate"] for report in reports]
     assert rates[-1] < 0.5 * max(job.settings.learning_rate, max(rates)), "the schedule is fitted to the clock"
 
