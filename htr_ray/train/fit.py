@@ -17,7 +17,7 @@ from htr_ray.config import StageSettings, StreamSettings
 from htr_ray.corpus.fractions import label_subset
 from htr_ray.errors import UserError
 from htr_ray.model.batchnorm import synchronise
-from htr_ray.stream.batch import Batch, Recipe
+from htr_ray.stream.batch import PAPER, Batch, Recipe
 from htr_ray.stream.pipeline import Source, stream
 from htr_ray.train import checkpoint
 from htr_ray.train.schedule import Clock, rate
@@ -211,6 +211,10 @@ def fit(
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             data = to_tensors(batch, device)
+            if worker.world > 1:
+                # Batch statistics see the padding: all workers pad as one worker would.
+                more = worker.largest(batch.images.shape[3]) - batch.images.shape[3]
+                data["images"] = nn.functional.pad(data["images"], (0, more), value=PAPER)
             with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
                 losses = wrapped(data)
             local = (losses.float() * data["weights"]).sum()

@@ -47,6 +47,14 @@ class Worker:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def largest(self, value: int) -> int:
+        """The largest value of all workers."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor.item())
+
     def from_leader(self, value: float) -> float:
         """Rank 0's value, so that all workers decide alike (clocks differ between machines)."""
         if self.world == 1:

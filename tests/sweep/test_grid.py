@@ -109,7 +109,8 @@ def test_a_person_sees_plan_progress_and_summary(first: dict[str, Any]) -> None:
     assert "test CER / WER in percent" in said
     assert "Browse the runs:" in said
     order = [line.split(":")[0] for line in said.splitlines() if ": started" in line]
-    assert order.index("pretrain/sample/flip/seed0") == 0
+    # Two start together, and whichever process is up first is told first.
+    assert order.index("pretrain/sample/flip/seed0") <= 1
 
 
 def test_mlflow_has_one_run_for_the_grid_and_one_for_each_trial(first: dict[str, Any], place: Place) -> None:
