@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,14 @@ def head() -> Iterator[str]:
         deadline = time.monotonic() + 120
         while True:
             assert process.poll() is None and time.monotonic() < deadline, (scratch / "start.log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/jobs/", timeout=5) as answer:
-                if answer.status == 200:
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=5).close()
+                break
+            except urllib.error.HTTPError as error:
+                if error.code == 401:  # up, and asks for the token that Ray's command line knows
                     break
+            except OSError:
+                pass
             time.sleep(0.5)
         yield address
     finally:
