@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
+# As cluster/README.md has it: Ray answers only who knows the token. One of the test's own, whatever ~/.ray holds.
+TOKEN = secrets.token_hex(32)
 
 
 def free_port() -> int:
@@ -31,7 +34,8 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     foreign = ("RAY_", "HTR_RAY_", "MLFLOW_")
-    return {**{key: value for key, value in os.environ.items() if not key.startswith(foreign)}, **more}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, **more}
 
 
 @pytest.fixture
