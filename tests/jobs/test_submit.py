@@ -35,6 +35,8 @@ def free_port() -> int:
 def environment(**more: str) -> dict[str, str]:
     foreign = ("RAY_", "HTR_RAY_", "MLFLOW_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    # An activated virtual environment: the job's `python` is found by PATH.
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, **more}
 
 
