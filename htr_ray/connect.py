@@ -5,37 +5,80 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from rich.console import Console
 
+from htr_ray.errors import UserError
+
+_CURRENT = Path("/tmp/ray/ray_current_cluster")
+"""Where ``ray start`` notes its address (documented in ``ray.init``)."""
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
 
 @contextlib.contextmanager
 def cluster(console: Console) -> Iterator[None]:
-    """Connect to the Ray cluster there is (RAY_ADDRESS, ``ray job submit``, ``ray start``), or start a local one."""
+    """Connect to the Ray cluster there is (RAY_ADDRESS, ``ray job submit``, ``ray start``), or start a local one.
+
+    A Ray that another program started for itself is left alone: it ends with that program.
+    Raises UserError when the cluster that is asked for does not answer.
+    """
     if ray.is_initialized():
         yield
         return
     # Ray Data and Tune tell their own story line by line; ours is the board.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    try:
-        # RAY_ADDRESS=local asks for a Ray of its own although another one runs on this machine.
-        if os.environ.get("RAY_ADDRESS") == "local":
-            raise ConnectionError
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # A trainer and its stream take turns on a core, so each core counts twice here.
-        ray.init(
-            address="local",
-            num_cpus=2 * cores,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        console.print(f"Started a local Ray on {cores} core(s).")
+    asked = os.environ.get("RAY_ADDRESS", "")
+    if asked not in ("", "local"):
+        _join(asked)
+    elif asked != "local" and (running := _started_here()) is not None:
+        _join(running)
+    else:
+        _start(console)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(console: Console) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A trainer and its stream take turns on a core, so each core counts twice here.
+    ray.init(address="local", num_cpus=2 * cores, include_dashboard=False, **_QUIET)
+    console.print(f"Started a local Ray on {cores} core(s).")
+
+
+def _join(address: str) -> None:
+    # Ray itself would try for two minutes and then end in a stack trace.
+    if not _answers(address):
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray answers there; start it (ray start --head), correct the address, "
+            "or set RAY_ADDRESS=local for one of this job's own"
+        )
+    ray.init(address=address, **_QUIET)
+
+
+def _started_here() -> str | None:
+    """The cluster that ``ray start`` began on this machine, if it still runs."""
+    try:
+        address = _CURRENT.read_text().strip()
+    except OSError:
+        return None
+    return address if address and _answers(address) else None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port`` (or ``ray://host:port``)."""
+    if address == "auto":
+        return True
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10):
+            return True
+    except (OSError, ValueError):
+        return False

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import box
 from rich.table import Table
 
 from htr_ray.config import GridSettings, ModelSettings
@@ -102,38 +103,49 @@ def table(
     seconds: float | None,
 ) -> Table:
     """The plan, for printing."""
-    plan = Table(title=f"Grid '{settings.name}': {len(trials)} trials, {len(done)} already done", title_justify="left")
-    for column in ("stage", "what", "trials", "each", "at a time", "ends"):
-        plan.add_column(column)
+    plan = Table(
+        title=f"Grid '{settings.name}': {len(trials)} trials, {len(done)} already done",
+        title_justify="left",
+        box=box.SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    plan.add_column("stage")
+    facts: dict[str, dict[str, str]] = {}
     for stage in ("pretrain", "finetune"):
         mine = [trial for trial in trials if trial.stage == stage]
         if not mine:
             continue
+        plan.add_column(stage, ratio=1)
         wanted = need(mine[0], gpus)
         rules = mine[0].job.settings
-        if stage == "pretrain":
-            axes = [sorted({t.pretext for t in mine}), sorted({t.corpus for t in mine})]
-        else:
-            axes = [
-                [*settings.pretexts],
-                [*settings.decoders],
-                [f"{f:g}" for f in settings.label_fractions],
-                [*settings.protocols],
-                sorted({t.corpus for t in mine}),
-            ]
-        axes.append([f"seed {s}" for s in settings.seeds])
         limit = f"{rules.max_epochs} epochs, patience {rules.patience}"
         if rules.max_minutes is not None:
             limit = f"{duration(60 * rules.max_minutes)} or {limit}"
-        plan.add_row(
-            stage,
-            " x ".join("{" + ", ".join(axis) + "}" if len(axis) > 1 else axis[0] for axis in axes),
-            str(len(mine)),
-            f"{wanted.workers} worker(s), {wanted.cpus:g} CPU, {wanted.gpus:g} GPU",
-            str(settings.max_concurrent or at_a_time(wanted, cpus, gpus)),
-            limit,
-        )
+        facts[stage] = {
+            "trials": str(len(mine)),
+            "pretexts": ", ".join(sorted({t.pretext for t in mine}) if stage == "pretrain" else settings.pretexts),
+            **_axes(settings, mine if stage == "finetune" else []),
+            "corpora": ", ".join(sorted({t.corpus for t in mine})),
+            "seeds": ", ".join(str(seed) for seed in settings.seeds),
+            "each on": f"{wanted.workers} worker(s), {wanted.cpus:g} CPU, {wanted.gpus:g} GPU",
+            "at a time": str(settings.max_concurrent or at_a_time(wanted, cpus, gpus)),
+            "ends after": limit,
+        }
+    for name in next(iter(facts.values()), {}):
+        plan.add_row(name, *(fact[name] for fact in facts.values()))
     time_text = "no estimate for GPUs without max_minutes" if seconds is None else f"at most about {duration(seconds)}"
     plan.caption = f"Ray has {cpus:g} CPUs and {gpus:g} GPUs; estimated time: {time_text}"
     plan.caption_justify = "left"
     return plan
+
+
+def _axes(settings: GridSettings, finetunings: list[Trial]) -> dict[str, str]:
+    """The axes that only fine-tunings have; a dash for pre-trainings."""
+    axes = {
+        "decoders": ", ".join(settings.decoders),
+        "labels": ", ".join(f"{100 * fraction:g} %" for fraction in settings.label_fractions),
+        "protocols": ", ".join(settings.protocols),
+    }
+    return axes if finetunings else dict.fromkeys(axes, "-")

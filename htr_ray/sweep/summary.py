@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -92,7 +93,7 @@ def _mean(group: list[dict[str, Any]], name: str) -> float | None:
 
 
 def _pivot(table: list[dict[str, Any]]) -> tuple[list[str], dict[tuple[Any, ...], dict[str, str]]]:
-    """Texts "CER / WER" by (corpus, protocol, decoder, fraction) and pretext; the best CER of a line is marked."""
+    """Texts "CER/WER" by (corpus, protocol, decoder, fraction) and pretext; the best CER of a line is starred."""
     cells = _cells(table)
     pretexts = list(dict.fromkeys(key[-1] for key in cells))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
@@ -107,29 +108,30 @@ def _pivot(table: list[dict[str, Any]]) -> tuple[list[str], dict[tuple[Any, ...]
             text = "failed" if any(row["state"] == "failed" for row in group) else "-"
         else:
             spread = [row["test_cer"] for row in group if row["test_cer"] is not None]
-            text = f"{cer:.1f}" + (f" ± {statistics.stdev(spread):.1f}" if len(spread) > 1 else "") + f" / {wer:.1f}"
-            text = f"*{text}*" if cer == lowest[key[:-1]] else text
+            text = f"{cer:.1f}" + (f"±{statistics.stdev(spread):.1f}" if len(spread) > 1 else "") + f"/{wer:.1f}"
+            text = f"{text}*" if cer == lowest[key[:-1]] else text
         lines.setdefault(key[:-1], {})[key[-1]] = text
-    return pretexts, lines
+    # Trials come in the order in which they run, longest first; people compare fractions of one decoder.
+    order = [list(dict.fromkeys(key[axis] for key in lines)) for axis in range(3)]
+    places = sorted(lines, key=lambda key: (*(order[axis].index(key[axis]) for axis in range(3)), key[3]))
+    return pretexts, {place: lines[place] for place in places}
 
 
 def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
     """The summary for a terminal."""
     pretexts, lines = _pivot(table)
-    cer = Table(
-        title=f"Grid '{name}': test CER / WER in percent (* best of the line), {duration(seconds)}",
-        title_justify="left",
-    )
-    for column in ("corpus", "protocol", "decoder", "labels", *pretexts):
-        cer.add_column(column)
-    for (corpus, protocol, decoder, fraction), texts in lines.items():
-        cer.add_row(corpus, protocol, decoder, f"{100 * fraction:g} %", *(texts.get(p, "-") for p in pretexts))
-    parts: list[Any] = [cer]
+    parts: list[Any] = [Text(f"Grid '{name}': test CER / WER in percent (* best of the line), {duration(seconds)}")]
+    # One table per corpus and protocol, as in the literature: five pretexts fit a terminal of 80 columns.
+    for corpus, protocol in dict.fromkeys(place[:2] for place in lines):
+        cer = _table(f"{corpus}, {protocol}", "decoder", "labels", *pretexts)
+        for (*group, decoder, fraction), texts in lines.items():
+            if group == [corpus, protocol]:
+                cer.add_row(decoder, f"{100 * fraction:g} %", *(texts.get(p, "-") for p in pretexts))
+        parts += ["", cer]
     pretrainings = [row for row in table if row["stage"] == "pretrain"]
     if pretrainings:
-        accuracy = Table(title="Pretext accuracy on held-out lines in percent", title_justify="left")
-        for column in ("corpus", "pretext", "seed", "accuracy", "chance", "epochs", "minutes"):
-            accuracy.add_column(column)
+        columns = ("corpus", "pretext", "seed", "accuracy", "chance", "epochs", "minutes")
+        accuracy = _table("Pretext accuracy on held-out lines in percent", *columns)
         for row in pretrainings:
             accuracy.add_row(
                 row["corpus"],
@@ -140,10 +142,18 @@ def tables(name: str, table: list[dict[str, Any]], seconds: float) -> Group:
                 str(row["epochs"] or "-"),
                 _number(row["minutes"]),
             )
-        parts.append(accuracy)
+        parts += ["", accuracy]
     # Text: a message may hold brackets, which are rich's markup.
     failures = [Text(f"{row['key']}: {row['failure']}") for row in table if row["state"] == "failed"]
     return Group(*parts, *failures)
+
+
+def _table(title: str, *columns: str) -> Table:
+    style: Any = {"box": box.SIMPLE, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    made = Table(title=title, title_justify="left", **style)
+    for column in columns:
+        made.add_column(column)
+    return made
 
 
 def _number(value: float | None) -> str:
@@ -160,7 +170,7 @@ def markdown(name: str, table: list[dict[str, Any]]) -> str:
         "|" + " --- |" * (4 + len(pretexts)),
     ]
     for (corpus, protocol, decoder, fraction), texts in lines.items():
-        values = [texts.get(p, "-").replace("*", "**") for p in pretexts]
+        values = [f"**{t[:-1]}**" if t.endswith("*") else t for t in (texts.get(p, "-") for p in pretexts)]
         text.append(f"| {corpus} | {protocol} | {decoder} | {100 * fraction:g} % | " + " | ".join(values) + " |")
     pretrainings = [row for row in table if row["stage"] == "pretrain"]
     if pretrainings:

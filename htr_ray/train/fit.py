@@ -150,9 +150,7 @@ def fit(
     module = learner.module.to(device)
     groups = learner.groups(settings.learning_rate)
     peaks = [group["lr"] for group in groups]
-    optimizer = torch.optim.AdamW(
-        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda"
-    )
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     trainable = [p for group in groups for p in group["params"]]
     dtype = autocast_dtype(settings, device)
     outcome = Outcome()

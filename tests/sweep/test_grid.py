@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,7 @@ def test_the_champion_reads_lines_from_the_registry(
 
 def test_the_same_grid_again_has_nothing_to_do(first: dict[str, Any], place: Place) -> None:
     before = {run.info.run_id: run.info.end_time for run in place.runs("first")[1]}
-    began = time.monotonic()
     again = place.run(*GRID)
-    assert time.monotonic() - began < 15
     assert "9 trials, 9 already done" in place.said and ": started" not in place.said
     assert again["rows"] == first["rows"]
     assert {run.info.run_id: run.info.end_time for run in place.runs("first")[1]} == before

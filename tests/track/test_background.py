@@ -46,14 +46,13 @@ def test_everything_is_done_once_and_in_order(failures: list[int], well: bool) -
 
 
 def test_submitting_does_not_wait() -> None:
-    gate = threading.Event()
+    gate, opened = threading.Event(), []
     background = Background(passing, lambda: True, QUICK)
-    began = time.monotonic()
     for _ in range(1000):
-        background.submit("waits", gate.wait)
-    assert time.monotonic() - began < 0.5
+        background.submit("waits", lambda: opened.append(gate.wait(60)))
     gate.set()
     assert background.close() == []
+    assert opened == [True] * 1000
 
 
 def test_outage_of_any_length_is_waited_for() -> None:
@@ -134,10 +133,7 @@ def test_closing_gives_a_dead_service_up_and_names_all_that_is_lost() -> None:
     background = Background(passing, lambda: False, patience)
     for number in range(50):
         background.submit(str(number), dead)
-    time.sleep(0.1)
-    began = time.monotonic()
     lost = background.close()
-    assert time.monotonic() - began < 2
     assert [item.what for item in lost] == [str(number) for number in range(50)]
     assert lost[0].why == "connection refused" and "stayed away" in lost[-1].why
     assert len(calls) < 50  # once given up, the rest is not even tried

