@@ -299,12 +299,14 @@ PRESETS: dict[str, dict[str, Any]] = {
             family: {"probability": 0.15, "strength": 0.5}
             for family in ("geometric", "colour", "blur", "noise", "morphological")
         },
+        # Three tiles as wide as high: 45 % after four epochs, where four narrow ones stay at the 4 % of guessing.
+        "pretext": {"window_aspect": 4.0, "jigsaw_columns": 3, "jigsaw_permutations": 6},
         "pretrain": {"batch_size": 16, "max_epochs": 4, "patience": 4, "learning_rate": 2e-3},
         "finetune": {
             "batch_size": 8,
-            "max_epochs": 10,
+            "max_epochs": 7,
             "min_steps_per_epoch": 50,
-            "patience": 10,
+            "patience": 7,
             "learning_rate": 3e-3,
         },
     },

@@ -19,7 +19,17 @@ from htr_ray.stream.augment import augment
 from htr_ray.stream.scale import MIN_WIDTH, scale_line
 
 PAPER = 255  # right padding; the encoder maps it to zero
-WIDTH_STEP = 8  # batch widths are rounded up to it: fewer distinct shapes for the kernels to prepare
+WIDTH_STEP = 16  # least step of batch widths
+
+
+def padded_width(width: int) -> int:
+    """Width of a batch whose widest line has ``width`` pixels.
+
+    Every distinct width costs the CPU's kernels some 0.1 s of preparation: steps of a sixteenth
+    leave a few dozen widths in all, and pad 3 % on average.
+    """
+    step = max(WIDTH_STEP, 1 << max(0, width.bit_length() - 5))
+    return -(-width // step) * step
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class BatchMaker:
             targets.append(target)
 
         widths = np.array([image.shape[1] for image in images], dtype=np.int32)
-        width = -(-int(widths.max()) // WIDTH_STEP) * WIDTH_STEP
+        width = padded_width(int(widths.max()))
         padded = np.full((len(images), self.recipe.height, width), PAPER, np.uint8)
         for row, image in zip(padded, images, strict=True):
             row[:, : image.shape[1]] = image

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from htr_ray.config import AugmentSettings, PretextSettings
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.images import encode_png
-from htr_ray.stream.batch import PAPER, WIDTH_STEP, Batch, BatchMaker, Recipe, unpack
+from htr_ray.stream.batch import PAPER, WIDTH_STEP, Batch, BatchMaker, Recipe, padded_width, unpack
 from htr_ray.stream.scale import scale_line
 
 ALPHABET = Alphabet("abcd ")
@@ -52,8 +52,7 @@ def test_round_trip(items: list[tuple[int, str | None]]) -> None:
     batch = made(PLAIN, content)
     count = len(items)
     assert batch.images.shape[:3] == (count, 1, 32) and batch.images.dtype == np.uint8
-    assert batch.images.shape[3] % WIDTH_STEP == 0
-    assert 0 <= batch.images.shape[3] - max(widths) < WIDTH_STEP
+    assert batch.images.shape[3] == padded_width(max(widths))
     assert batch.widths.tolist() == widths and batch.widths.dtype == np.int32
     assert batch.ids == content["id"] and batch.texts == [text or "" for text in texts]
     assert (batch.total, batch.epoch, batch.last, batch.unreadable) == (99, 2, True, [])
@@ -144,3 +143,13 @@ def test_lines_are_scaled_and_bounded() -> None:
     assert np.array_equal(plain.images[0, 0, :, :150], scale_line(tall, 32))
     for lap in range(8):
         assert made(recipe, content, lap).widths.max() <= 128, "augmentation may stretch a line, but not beyond this"
+
+
+def test_batches_have_few_distinct_widths() -> None:
+    widths = [padded_width(width) for width in range(1, 2049)]
+    assert all(0 <= padded - width for width, padded in enumerate(widths, start=1))
+    assert all(padded <= max(WIDTH_STEP, 1.0625 * width + 16) for width, padded in enumerate(widths, start=1))
+    assert widths == sorted(widths) and all(width % WIDTH_STEP == 0 for width in widths)
+    assert len(set(widths)) <= 64
+    # A batch that is padded already is not padded again.
+    assert all(padded_width(width) == width for width in set(widths))
