@@ -147,7 +147,7 @@ def test_lines_are_scaled_and_bounded() -> None:
 
 def test_batches_have_few_distinct_widths() -> None:
     widths = [padded_width(width) for width in range(1, 2049)]
-    assert all(0 <= padded - width for width, padded in enumerate(widths, start=1))
+    assert all(padded - width >= 0 for width, padded in enumerate(widths, start=1))
     assert all(padded <= max(WIDTH_STEP, 1.0625 * width + 16) for width, padded in enumerate(widths, start=1))
     assert widths == sorted(widths) and all(width % WIDTH_STEP == 0 for width in widths)
     assert len(set(widths)) <= 64
