@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_args
 
 import _root  # noqa: F401
 from rich.console import Console
 
 from htr_ray import storage
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
+from htr_ray.corpus.importers.check import Normalisation
 from htr_ray.corpus.prepare import prepare, try_out
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import print_report, summarise
 from htr_ray.corpus.schema import INFO_FILE
+from htr_ray.corpus.splits import SplitBy
 from htr_ray.errors import UserError
 
 DESCRIPTION = """\
@@ -82,13 +85,39 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="80,10,10",
         help="shares of train, val and test (default 80,10,10)",
     )
-    add("--image-column", default="image", metavar="NAME", help="parquet: default image")
-    add("--text-column", default="text", metavar="NAME", help="parquet: default text; none: unlabelled lines")
-    add("--writer-column", metavar="NAME", help="parquet: default writer, if there is one; none: not known")
-    add("--page-column", metavar="NAME", help="parquet: default page, if there is one; none: not known")
-    add("--writer-from", choices=["folder", "none"], default="folder", help="pairs: default folder")
+    add(
+        "--split-by",
+        choices=get_args(SplitBy),
+        default="auto",
+        help="auto (default): the source's own splits, else whole writers, else pages, else lines",
+    )
+    add("--normalisation", choices=get_args(Normalisation), default="NFC", help="Unicode normal form (default NFC)")
+    _add_import_options(parser)
     add("--json", metavar="FILE", help="write what was asked, what came out and the seconds to FILE")
     return parser.parse_args(arguments)
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    """Flags of single formats, each named after its field of ImportOptions."""
+    add = parser.add_argument_group("options of single formats").add_argument
+    add("--image-column", default="image", metavar="NAME", help="parquet, table: default image")
+    add("--text-column", default="text", metavar="NAME", help="parquet, table: default text; none: unlabelled")
+    add("--writer-column", metavar="NAME", help="parquet, table: default writer, if there is one; none: not known")
+    add("--page-column", metavar="NAME", help="parquet, table: default page, if there is one; none: not known")
+    add("--split-column", metavar="NAME", help="parquet, table: column with train, val, test")
+    add(
+        "--writer-from",
+        choices=["folder", "page", "none"],
+        default="folder",
+        help="pairs, alto, page: what names a writer (default folder)",
+    )
+    add("--level", choices=["lines", "words"], default="lines", help="iam, cvl, rimes: what to take (default lines)")
+    add("--skip-err", action="store_true", help="iam: leave out what is marked as badly segmented")
+    add("--split-files", metavar="URI", help="iam, bentham: folder of the lists that say which form is in which split")
+    add("--fold", default="cv1", help="washington: cross-validation fold, cv1 to cv4 (default cv1)")
+    add("--images", metavar="URI", help="alto, page, bentham: folder of page images that are not beside the XML")
+    add("--xml", metavar="PATTERN", help="alto, page: which of several readings of a page, e.g. '*.chocomufin.xml'")
+    add("--height", type=int, metavar="PIXELS", help="scale lines that are cut from pages (default: as scanned)")
 
 
 def _shares(value: str) -> tuple[float, ...]:
@@ -110,13 +139,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "citation": asked.citation,
         "seed": asked.seed,
         "shares": asked.splits,
-        "options": ImportOptions(
-            image_column=asked.image_column,
-            text_column=asked.text_column,
-            writer_column=asked.writer_column,
-            page_column=asked.page_column,
-            writer_from=asked.writer_from,
-        ),
+        "split_by": asked.split_by,
+        "options": ImportOptions(**{field.name: getattr(asked, field.name) for field in fields(ImportOptions)}),
     }
     with stderr.status("preparing") as status:
         settings["progress"] = lambda count: status.update(f"preparing: {count} lines read")

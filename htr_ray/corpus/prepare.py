@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
+
+import pyarrow as pa
 
 from htr_ray import storage
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
+from htr_ray.corpus.ingest import ingest
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import summarise
-from htr_ray.corpus.schema import SPLITS, Line, SetAside, Split
-from htr_ray.corpus.splits import assign_splits
-from htr_ray.corpus.spool import Spool
+from htr_ray.corpus.schema import SetAside, Split
+from htr_ray.corpus.splits import Known, SplitBy, choose_splits
+from htr_ray.corpus.spool import FACTS, Spool
 from htr_ray.corpus.write import CorpusWriter
 from htr_ray.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FEW_WRITERS = 10
 _MANY_SET_ASIDE = 0.05
 
 
@@ -36,6 +38,7 @@ def prepare(
     citation: str = "",
     seed: int = 0,
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    split_by: SplitBy = "auto",
     options: ImportOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -52,12 +55,12 @@ def prepare(
     uri = storage.join(storage.normalise(output), name)
     _check_writable(uri)
     with Spool() as spool:
-        found = _collect(IMPORTERS[format].read(input, options or ImportOptions()), spool, progress)
+        found = _collect(ingest(IMPORTERS[format].units(input, options or ImportOptions())), spool, progress)
         spool.close()
         warnings = _content_warnings(found)
-        splits, split_by = _split(found, seed, shares, warnings)
+        splits, decided_by = _split(found, seed, shares, split_by, warnings)
         with CorpusWriter(uri, name, licence=licence, source=source or input, citation=citation, seed=seed) as writer:
-            writer.split_by = split_by
+            writer.split_by = decided_by
             writer.warnings = warnings
             for item in found.set_aside:
                 writer.set_aside(item.reason, item.id, item.detail)
@@ -84,6 +87,7 @@ class _Found:
     ids: list[str] = field(default_factory=list)
     writers: list[str | None] = field(default_factory=list)
     pages: list[str | None] = field(default_factory=list)
+    splits: list[Split | None] = field(default_factory=list)
     labelled: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
 
@@ -95,76 +99,57 @@ def _check_writable(uri: str) -> None:
     storage.delete_file(probe)
 
 
-def _collect(items: Any, spool: Spool, progress: Callable[[int], None] | None) -> _Found:
+def _collect(batches: Iterable[pa.RecordBatch], spool: Spool, progress: Callable[[int], None] | None) -> _Found:
     found = _Found()
-    content_of: dict[str, bytes] = {}
-    for count, item in enumerate(items, start=1):
-        if progress is not None and count % 1000 == 0:
+    digest_of: dict[str, bytes] = {}
+    count = 0
+    for batch in batches:
+        count += batch.num_rows
+        if progress is not None:
             progress(count)
-        if isinstance(item, SetAside):
-            found.set_aside.append(item)
-            continue
-        content = blake2b(item.image + (item.text or "").encode(), digest_size=8).digest()
-        if content_of.get(item.id) == content:
-            found.set_aside.append(SetAside(item.id, "same line twice"))
-            continue
-        line = _with_own_id(item, content_of)
-        content_of[line.id] = content
-        spool.append(line)
-        found.ids.append(line.id)
-        found.writers.append(line.writer)
-        found.pages.append(line.page)
-        found.labelled += line.text is not None
+        rows = batch.drop_columns(["image"]).to_pylist()
+        kept, ids = [], []
+        for number, row in enumerate(rows):
+            if row["reason"] is not None:
+                found.set_aside.append(SetAside(row["id"], row["reason"], row["detail"]))
+                continue
+            if digest_of.get(row["id"]) == row["digest"]:
+                found.set_aside.append(SetAside(row["id"], "same line twice"))
+                continue
+            id_ = _own_id(row["id"], digest_of)
+            digest_of[id_] = row["digest"]
+            kept.append(number)
+            ids.append(id_)
+            found.ids.append(id_)
+            found.writers.append(row["writer"] and sys.intern(row["writer"]))
+            found.pages.append(row["page"] and sys.intern(row["page"]))
+            found.splits.append(row["split"])
+            found.labelled += row["text"] is not None
+        if kept:
+            lines = batch.take(pa.array(kept)) if len(kept) < len(rows) else batch
+            facts = lines.select(["width", "height", "text", "writer", "page"]).add_column(0, "id", pa.array(ids))
+            spool.append(facts.cast(FACTS), (image.as_buffer() for image in lines["image"]))
     return found
 
 
-def _with_own_id(line: Line, taken: dict[str, bytes]) -> Line:
+def _own_id(id_: str, taken: dict[str, bytes]) -> str:
     """File names repeat from folder to folder, ids may not."""
-    if line.id not in taken:
-        return line
-    number = 2
-    while f"{line.id}-{number}" in taken:
+    number, own = 1, id_
+    while own in taken:
         number += 1
-    return Line(f"{line.id}-{number}", line.image, line.width, line.height, line.text, line.writer, line.page)
+        own = f"{id_}-{number}"
+    return own
 
 
 def _split(
-    found: _Found, seed: int, shares: tuple[float, float, float], warnings: list[str]
+    found: _Found, seed: int, shares: tuple[float, float, float], split_by: SplitBy, warnings: list[str]
 ) -> tuple[list[Split], str]:
-    """Split by writer, else by page, else by line: the first that makes three groups."""
     if len(found.ids) < 3:
         reasons = sorted({item.reason for item in found.set_aside})
         why = f"; {len(found.set_aside)} were set aside: {', '.join(reasons)}" if reasons else ""
         raise UserError(f"--input: {len(found.ids)} usable lines, a corpus needs three{why}")
-    keys: dict[str, list[str | None]] = {"writer": found.writers, "page": found.pages}
-    by = next((by for by, names in keys.items() if len(set(names) - {None}) >= 3), "line")
-    if by == "line":
-        groups = [f"line {id_}" for id_ in found.ids]
-        known = {key: len(set(names) - {None}) for key, names in keys.items()}
-        warnings.append(
-            f"split by single line, for there are only {known['writer']} writers and {known['page']} pages"
-            " (three are needed): the same hand is on all sides, so test figures will be too good for"
-            " unknown hands"
-        )
-    else:
-        groups = [
-            f"{by} {name}" if name else f"page {page}" if page else f"line {id_}"
-            for name, page, id_ in zip(keys[by], found.pages, found.ids, strict=True)
-        ]
-        nameless = keys[by].count(None)
-        if nameless:
-            warnings.append(f"{nameless} lines have no {by}; they are split by page or singly")
-        if by == "page" and set(found.writers) != {None}:
-            warnings.append("fewer than three writers: split by page, the same hand is on several sides")
-        writers = len(set(found.writers) - {None})
-        if by == "writer" and writers < _FEW_WRITERS:
-            warnings.append(
-                f"only {writers} writers: shares are coarse, and figures of val and test depend on who is in them"
-            )
-    side = assign_splits(groups, seed, shares)
-    splits = [side[group] for group in groups]
-    assert set(splits) == set(SPLITS)
-    return splits, by
+    known = Known(found.ids, found.writers, found.pages, found.splits)
+    return choose_splits(known, seed, shares, split_by, warnings)
 
 
 def _content_warnings(found: _Found) -> list[str]:

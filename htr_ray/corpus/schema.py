@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,14 @@ class Line:
     """Transcription, NFC; None: unlabelled."""
     writer: str | None = None
     page: str | None = None
+
+
+class Imported(NamedTuple):
+    """A line on its way into a corpus."""
+
+    line: Line
+    split: Split | None = None
+    """The split that its source puts it in; None: the source says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +93,7 @@ class CorpusInfo(BaseModel):
     set_aside_file: str | None = Field(default=None, description="Its details, a Parquet file beside.")
     files: dict[Split, list[str]] = Field(description="Part files of each split; others there are leftovers.")
     seed: int = Field(default=0, description="Seed of the splits and of the order of lines.")
-    split_by: str | None = Field(default=None, description="What was kept whole: writer, page or line.")
+    split_by: str | None = Field(
+        default=None, description="Whose split: official, or what was kept whole: writer, page, line."
+    )
     warnings: list[str] = Field(default_factory=list, description="What a user of this corpus should know.")

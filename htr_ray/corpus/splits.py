@@ -1,17 +1,141 @@
-"""Splitting a corpus so that no writer is on two sides."""
+"""Splitting a corpus: as its source says, else so that no writer is on two sides."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from htr_ray.corpus.schema import SPLITS, Split
 from htr_ray.errors import UserError
 
+SplitBy = Literal["auto", "official", "writer", "page", "line"]
+_FEW_WRITERS = 10
+
 # Work is bounded: many tries when groups are few and coarse, a few when they are many and any order is good.
 _TRIES = 64
 _WORK = 400_000
+
+
+class Known(NamedTuple):
+    """What is known of each line, in four columns of equal length."""
+
+    ids: Sequence[str]
+    writers: Sequence[str | None]
+    pages: Sequence[str | None]
+    official: Sequence[Split | None]
+    """The split that the source puts a line in."""
+
+
+def choose_splits(
+    known: Known, seed: int, shares: tuple[float, float, float], split_by: SplitBy, warnings: list[str]
+) -> tuple[list[Split], str]:
+    """The split of each line, and what decided it: official, writer, page or line.
+
+    ``auto`` takes the source's own splits where it has some, else keeps writers whole, else pages,
+    else splits by line: the first that makes three groups. What a user should know is added to ``warnings``.
+    Raises UserError when the corpus cannot be split as asked.
+    """
+    if split_by == "official" and not any(known.official):
+        raise UserError("--split-by official: the input names no splits; use auto, writer, page or line")
+    if split_by in ("auto", "official") and any(known.official):
+        return _official(known, seed, shares, warnings), "official"
+    columns = {"writer": known.writers, "page": known.pages}
+    if split_by == "auto":
+        by = next((by for by, names in columns.items() if len(set(names) - {None}) >= 3), "line")
+    else:
+        by = split_by
+        if by in columns and len(set(columns[by]) - {None}) < 3:
+            raise UserError(f"--split-by {by}: three {by}s are needed, {len(set(columns[by]) - {None})} are known")
+    groups = _groups(known, by)
+    _warn(known, by, split_by, warnings)
+    side = assign_splits(groups, seed, shares)
+    return [side[group] for group in groups], by
+
+
+def _groups(known: Known, by: str) -> list[str]:
+    """The group of each line that must stay whole."""
+    if by == "line":
+        return [f"line {id_}" for id_ in known.ids]
+    names = known.writers if by == "writer" else known.pages
+    return [
+        f"{by} {name}" if name else f"page {page}" if page else f"line {id_}"
+        for name, page, id_ in zip(names, known.pages, known.ids, strict=True)
+    ]
+
+
+def _warn(known: Known, by: str, split_by: SplitBy, warnings: list[str]) -> None:
+    writers, pages = (len(set(names) - {None}) for names in (known.writers, known.pages))
+    if by == "line":
+        why = "as asked" if split_by == "line" else f"for there are only {writers} writers and {pages} pages"
+        need = "" if split_by == "line" else " (three are needed)"
+        warnings.append(
+            f"split by single line, {why}{need}: the same hand is on all sides, so test figures will be too good"
+            " for unknown hands"
+        )
+        return
+    nameless = (known.writers if by == "writer" else known.pages).count(None)
+    if nameless:
+        warnings.append(f"{nameless} lines have no {by}; they are split by page or singly")
+    if by == "page" and writers:
+        why = "as asked" if split_by == "page" else "fewer than three writers"
+        warnings.append(f"{why}: split by page, the same hand is on several sides")
+    if by == "writer" and writers < _FEW_WRITERS:
+        warnings.append(
+            f"only {writers} writers: shares are coarse, and figures of val and test depend on who is in them"
+        )
+
+
+def _official(known: Known, seed: int, shares: tuple[float, float, float], warnings: list[str]) -> list[Split]:
+    """The source's splits; a split that it lacks is taken from its training lines, whole writers if possible."""
+    splits: list[Split] = [split or "train" for split in known.official]
+    without = known.official.count(None)
+    if without:
+        warnings.append(f"{without} lines are in no split of the source; they are in train")
+    for missing, share in (("val", shares[1]), ("test", shares[2])):
+        if missing in splits:
+            continue
+        places = [i for i, split in enumerate(splits) if split == "train"]
+        mine = Known(
+            [known.ids[i] for i in places],
+            [known.writers[i] for i in places],
+            [known.pages[i] for i in places],
+            [None] * len(places),
+        )
+        by = next(by for by in ("writer", "page", "line") if len(set(_groups(mine, by))) >= 2 or by == "line")
+        groups = _groups(mine, by)
+        taken = carve(groups, share / (shares[0] + share), seed)
+        for place, group in zip(places, groups, strict=True):
+            if group in taken:
+                splits[place] = missing  # type: ignore[call-overload]
+        warnings.append(f"the source has no {missing} split: {len(taken)} {by}(s) of its training lines are {missing}")
+    for column, names in (("writer", known.writers), ("page", known.pages)):
+        sides = {(name, split) for name, split in zip(names, splits, strict=True) if name is not None}
+        twice = sum(count > 1 for count in Counter(name for name, _ in sides).values())
+        if twice:
+            warnings.append(f"{twice} {column}s are in several splits of the source")
+    return splits
+
+
+def carve(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """Choose whole groups that hold about ``share`` of the lines; at least one, and never all.
+
+    Depends on the number of lines of each group and the seed, not on the order. Raises UserError for fewer
+    than two groups.
+    """
+    sizes = Counter(groups)
+    if len(sizes) < 2:
+        raise UserError("splits: nothing to take a missing split from, all training lines are one group")
+    names = sorted(sizes)
+    random.Random(f"htr-ray carve {seed}").shuffle(names)
+    missing = share * len(groups)
+    taken: set[str] = set()
+    for name in names:
+        if len(taken) + 1 < len(names) and sizes[name] <= 2 * missing:
+            taken.add(name)
+            missing -= sizes[name]
+    return taken or {min(names, key=lambda name: (sizes[name], name))}
 
 
 def assign_splits(

@@ -18,6 +18,7 @@ from PIL import Image
 from htr_ray import storage
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
 from htr_ray.corpus.importers.check import TextError, clean_text
+from htr_ray.corpus.importers.units import Unit
 from htr_ray.corpus.schema import Line, SetAside
 from htr_ray.errors import UserError
 
@@ -32,8 +33,9 @@ def _image(kind: str = "JPEG", mode: str = "L", width: int = 60) -> bytes:
 
 
 def _read(format: str, uri: str | Path, **options: Any) -> tuple[dict[str, Line], dict[str, SetAside]]:
-    items = list(IMPORTERS[format].read(str(uri), ImportOptions(**options)))
-    lines = {item.id: item for item in items if isinstance(item, Line)}
+    units = IMPORTERS[format].units(str(uri), ImportOptions(**options))
+    items = [item for unit in units for item in ([unit] if isinstance(unit, SetAside) else unit.lines())]
+    lines = {item.line.id: item.line for item in items if not isinstance(item, SetAside)}
     aside = {item.id: item for item in items if isinstance(item, SetAside)}
     assert len(lines) + len(aside) == len(items)
     return lines, aside
@@ -300,10 +302,11 @@ def test_pairs_file_that_cannot_be_read(tmp_path: Path) -> None:
     """One that vanishes between the listing and the reading, for root can read all others."""
     for i in range(300):
         (tmp_path / f"{i:03}.jpg").write_bytes(_image())
-    items = iter(IMPORTERS["pairs"].read(str(tmp_path), ImportOptions()))
-    assert isinstance(next(items), Line)
+    first, second = IMPORTERS["pairs"].units(str(tmp_path), ImportOptions())
     (tmp_path / "299.jpg").unlink()
-    last = list(items)[-1]
+    assert isinstance(first, Unit) and not any(isinstance(item, SetAside) for item in first.lines())
+    assert isinstance(second, Unit)
+    last = list(second.lines())[-1]
     assert isinstance(last, SetAside)
     assert (last.id, last.reason) == ("299", "file cannot be read") and "299.jpg: not found" in last.detail
 

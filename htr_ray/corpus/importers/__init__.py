@@ -5,20 +5,21 @@ from typing import NamedTuple
 
 from htr_ray.corpus.importers import pairs, parquet
 from htr_ray.corpus.importers.options import ImportOptions
-from htr_ray.corpus.schema import Line, SetAside
+from htr_ray.corpus.importers.units import Unit
+from htr_ray.corpus.schema import SetAside
 
 
 class Importer(NamedTuple):
     """One input format."""
 
-    read: Callable[[str, ImportOptions], Iterator[Line | SetAside]]
-    """``read(uri, options)`` yields every line found, or why it was set aside."""
+    units: Callable[[str, ImportOptions], Iterator[Unit | SetAside]]
+    """``units(uri, options)`` cuts the input into units of work; what is seen to be useless is set aside."""
     layout: str
     """What the input looks like, with an example, for people."""
 
 
 IMPORTERS: dict[str, Importer] = {
-    "parquet": Importer(parquet.read, parquet.LAYOUT),
-    "pairs": Importer(pairs.read, pairs.LAYOUT),
+    "parquet": Importer(parquet.units, parquet.LAYOUT),
+    "pairs": Importer(pairs.units, pairs.LAYOUT),
 }
 __all__ = ["IMPORTERS", "ImportOptions", "Importer"]

@@ -1,4 +1,4 @@
-"""From raw image and text to a Line, or to the reason why not: what all importers share."""
+"""From raw image and text to a line, or to the reason why not: what all importers share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from htr_ray.corpus.images import as_grey_file
-from htr_ray.corpus.schema import Line, SetAside
+import numpy as np
+
+from htr_ray.corpus.images import as_grey_file, encode_png
+from htr_ray.corpus.schema import Imported, Line, SetAside, Split
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -20,6 +22,7 @@ _THREADS = 16
 _AHEAD = 128
 # Byte order mark and zero-width space: leftovers of editors that no hand ever wrote.
 _INVISIBLE = str.maketrans("", "", "\ufeff\u200b")
+Normalisation = Literal["NFC", "NFD", "NFKC", "NFKD", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,45 +30,53 @@ class RawLine:
     """A line as found, unchecked."""
 
     id: str
-    image: bytes | None
-    text: bytes | None
-    """UTF-8; None: unlabelled."""
+    image: bytes | np.ndarray | None
+    """An encoded file of any format, or grey ``uint8 [H, W]``."""
+    text: bytes | str | None
+    """Bytes: UTF-8; None: unlabelled."""
     writer: str | None = None
     page: str | None = None
+    split: Split | None = None
 
 
 class TextError(ValueError):
     """A transcription that cannot be used; the first argument is the reason, the second the detail."""
 
 
-def check_line(raw: RawLine) -> Line | SetAside:
+def check_line(raw: RawLine, normalisation: Normalisation = "NFC") -> Imported | SetAside:
     """Decode the image, clean the text."""
     if raw.image is None:
         return SetAside(raw.id, "no image data")
     try:
-        image, width, height = as_grey_file(raw.image)
+        if isinstance(raw.image, np.ndarray):
+            image, (height, width) = encode_png(raw.image), raw.image.shape
+        else:
+            image, width, height = as_grey_file(raw.image)
     except ValueError as error:
         reason, _, detail = str(error).partition(" (")
         return SetAside(raw.id, reason, detail.rstrip(")"))
     try:
-        text = None if raw.text is None else clean_text(raw.text)
+        text = None if raw.text is None else clean_text(raw.text, normalisation)
     except TextError as error:
         return SetAside(raw.id, error.args[0], error.args[1])
-    return Line(raw.id, image, width, height, text, raw.writer, raw.page)
+    return Imported(Line(raw.id, image, width, height, text, raw.writer, raw.page), raw.split)
 
 
-def clean_text(data: bytes) -> str:
-    """Decode a transcription: UTF-8 to NFC, white space to single blanks.
+def clean_text(data: bytes | str, normalisation: Normalisation = "NFC") -> str:
+    """Decode a transcription: UTF-8 to a Unicode normal form, white space to single blanks.
 
     Raises TextError for what is not one line of text: empty, several lines, not UTF-8, control characters.
     """
     try:
-        text = data.decode("utf-8")
+        text = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as error:
+        assert isinstance(data, bytes)
         utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         hint = "it is UTF-16" if utf16 else f"byte 0x{data[error.start]:02X} at {error.start}"
         raise TextError("text is not UTF-8", hint) from None
-    text = unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
+    text = text.translate(_INVISIBLE).strip()
+    if normalisation != "none":
+        text = unicodedata.normalize(normalisation, text).strip()
     if not text:
         raise TextError("empty text", "")
     if len(text.splitlines()) > 1:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import PurePosixPath
 
 from htr_ray import storage
-from htr_ray.corpus.importers.check import RawLine, check_line, in_parallel
 from htr_ray.corpus.importers.options import ImportOptions
-from htr_ray.corpus.schema import Line, SetAside
+from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units
+from htr_ray.corpus.schema import SetAside
 from htr_ray.errors import UserError
 
 LAYOUT = """\
@@ -29,8 +28,8 @@ TEXT_SUFFIXES = (".gt.txt", ".txt")
 _VARIANTS = (".bin", ".nrm", ".dew")
 
 
-def read(uri: str, options: ImportOptions) -> Iterator[Line | SetAside]:
-    """Yield the lines of all images below the folder ``uri``, in the order of their names.
+def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | SetAside]:
+    """Yield all images below the folder ``uri``, in the order of their names.
 
     Raises UserError when the folder is missing, unreadable or holds no image.
     """
@@ -47,7 +46,7 @@ def read(uri: str, options: ImportOptions) -> Iterator[Line | SetAside]:
         raise UserError(f"--input {uri}: no image there ({found}); images end in {endings}")
     texts = {name for name in names if name.endswith(TEXT_SUFFIXES)}
     pairs = [(name, _text_of(name, texts)) for name in images]
-    yield from in_parallel(partial(_line, uri, options), pairs)
+    yield from image_units((_ref(uri, options, *pair) for pair in pairs), options.normalisation)
     # NAME.txt beside a NAME.gt.txt that won is no orphan.
     used = {name.removesuffix(".gt.txt") + suffix for _, name in pairs if name for suffix in TEXT_SUFFIXES}
     used |= {name for _, name in pairs if name}
@@ -65,21 +64,12 @@ def _text_of(image: str, texts: set[str]) -> str | None:
     return next((s + suffix for s in stems for suffix in TEXT_SUFFIXES if s + suffix in texts), None)
 
 
-def _line(uri: str, options: ImportOptions, pair: tuple[str, str | None]) -> Line | SetAside:
-    image, text = pair
+def _ref(uri: str, options: ImportOptions, image: str, text: str | None) -> ImageRef:
     path = PurePosixPath(image)
-    id_ = str(path.with_suffix(""))
     folder = str(path.parent)
-    try:
-        raw = RawLine(
-            id=id_,
-            image=storage.read_bytes(storage.join(uri, image)),
-            text=None if text is None else storage.read_bytes(storage.join(uri, text)),
-            writer=folder if options.writer_from == "folder" and folder != "." else None,
-        )
-    except UserError as error:
-        # One file that cannot be read is set aside; a store that does not answer concerns all of them.
-        if isinstance(error, storage.Unavailable) and not storage.is_local(uri):
-            raise
-        return SetAside(id_, "file cannot be read", str(error))
-    return check_line(raw)
+    return ImageRef(
+        id=str(path.with_suffix("")),
+        image=storage.join(uri, image),
+        text_uri=None if text is None else storage.join(uri, text),
+        writer=folder if options.writer_from == "folder" and folder != "." else None,
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -12,7 +15,8 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from htr_ray import storage
 from htr_ray.corpus.importers.check import RawLine, check_line, in_parallel
 from htr_ray.corpus.importers.options import NO_COLUMN, ImportOptions
-from htr_ray.corpus.schema import Line, SetAside
+from htr_ray.corpus.importers.splits import split_named
+from htr_ray.corpus.schema import Imported, SetAside, Split
 from htr_ray.errors import UserError
 
 LAYOUT = """\
@@ -26,22 +30,62 @@ parquet: Parquet files with one row per line; the layout of image datasets on th
     page     string or integer, optional   "page7"
 
   Columns of other names are chosen by --image-column, --text-column (none: no labels), --writer-column
-  and --page-column. A column "id", or else the image's path, names the line.
+  and --page-column. A column "id", or else the image's path, names the line. Splits are taken from
+  --split-column, or from names such as data/train-00000-of-00002.parquet, if there are several.
 """
 _BATCH_ROWS = 256
 
 
-def read(uri: str, options: ImportOptions) -> Iterator[Line | SetAside]:
-    """Yield the lines of all Parquet files at ``uri``, in a stable order.
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one file."""
+
+    uri: str
+    row_group: int
+    first_row: int
+    """Number of its first row in the file; names lines that have no name."""
+    options: ImportOptions
+    split: Split | None
+
+    def lines(self) -> Iterator[Imported | SetAside]:
+        check = partial(check_line, normalisation=self.options.normalisation)
+        yield from in_parallel(check, _rows(self))
+
+
+def units(uri: str, options: ImportOptions) -> Iterator[RowGroup]:
+    """Yield the row groups of all Parquet files at ``uri``, in a stable order.
 
     Raises UserError when there are none, a file is not Parquet, or a column is missing or of a wrong type.
     """
     files = _find(uri)
+    splits = _splits_of(files)
     # All headers first: a wrong column shows at once, not after an hour.
+    sizes: dict[str, list[int]] = {}
     for file in files:
         with _parquet(file) as part:
             _Columns(part.schema_arrow, options, file)
-    yield from in_parallel(check_line, (row for file in files for row in _rows(file, options)))
+            sizes[file] = [part.metadata.row_group(i).num_rows for i in range(part.metadata.num_row_groups)]
+    for file in files:
+        first = 0
+        for number, rows in enumerate(sizes[file]):
+            yield RowGroup(file, number, first, options, splits[file])
+            first += rows
+
+
+def _splits_of(files: list[str]) -> dict[str, Split | None]:
+    """The hub's splits, by file or folder name; none where all files are of one split, as in a sample."""
+    found = {file: _first_split(_name_parts(file)) for file in files}
+    nothing: dict[str, Split | None] = dict.fromkeys(files)
+    return found if len(set(found.values())) > 1 else nothing
+
+
+def _first_split(names: list[str]) -> Split | None:
+    return next((split for name in names if (split := split_named(name))), None)
+
+
+def _name_parts(file: str) -> list[str]:
+    """File name and folders, nearest first, cut at ``-``, ``_`` and ``.``: train-00000-of-00002.parquet."""
+    return [part for name in reversed(PurePosixPath(file).parts[-3:]) for part in re.split(r"[-_.]", name)]
 
 
 def _find(uri: str) -> list[str]:
@@ -117,11 +161,13 @@ class _Columns:
                 raise UserError(f"--input {uri}: column '{self.text}' has type {kind}; expected string")
         self.writer = self._optional(options.writer_column, "writer", "--writer-column")
         self.page = self._optional(options.page_column, "page", "--page-column")
+        split = options.split_column
+        self.split = self._optional(split, "", "--split-column") if split else None
         self.id = "id" if "id" in schema.names and self._is_label("id") else None
 
     @property
     def names(self) -> list[str]:
-        found = (self.image, self.text, self.writer, self.page, self.id)
+        found = (self.image, self.text, self.writer, self.page, self.id, self.split)
         return list(dict.fromkeys(name for name in found if name is not None))
 
     def _require(self, name: str, option: str, hint: str = "") -> str:
@@ -154,17 +200,19 @@ class _Columns:
         return any(check(kind) for check in checks)
 
 
-def _rows(uri: str, options: ImportOptions) -> Iterator[RawLine]:
-    stem = PurePosixPath(uri.split("?")[0]).stem
-    row = 0
-    with _parquet(uri) as part:
-        columns = _Columns(part.schema_arrow, options, uri)
-        for batch in part.iter_batches(_BATCH_ROWS, columns=columns.names, use_threads=False):
+def _rows(unit: RowGroup) -> Iterator[RawLine]:
+    stem = PurePosixPath(unit.uri.split("?")[0]).stem
+    row = unit.first_row
+    with _parquet(unit.uri) as part:
+        columns = _Columns(part.schema_arrow, unit.options, unit.uri)
+        batches = part.iter_batches(_BATCH_ROWS, row_groups=[unit.row_group], columns=columns.names, use_threads=False)
+        for batch in batches:
             images = batch.column(columns.image)
             payloads = images.field("bytes") if columns.in_struct else images
             paths = images.field("path") if columns.has_path else None
             texts = _bytes(batch, columns.text)
-            writers, pages, ids = (_bytes(batch, name) for name in (columns.writer, columns.page, columns.id))
+            names = (columns.writer, columns.page, columns.id, columns.split)
+            writers, pages, ids, splits = (_bytes(batch, name) for name in names)
             for i in range(batch.num_rows):
                 path = paths[i].as_py() if paths is not None else None
                 yield RawLine(
@@ -174,6 +222,7 @@ def _rows(uri: str, options: ImportOptions) -> Iterator[RawLine]:
                     text=texts[i],
                     writer=_label(writers[i]),
                     page=_label(pages[i]),
+                    split=split_named(_label(splits[i]) or "") if columns.split else unit.split,
                 )
                 row += 1
 
