@@ -189,6 +189,11 @@ class FinetuneSettings(StageSettings):
     encoder_rate: Positive = Field(
         1.0, description="Learning rate of a pre-trained encoder as a share of the decoder's."
     )
+    pretrained: Literal["resnet", "encoder"] = Field(
+        "resnet",
+        description="What is taken from a pre-trained encoder: its ResNet, under a fresh BiLSTM, or all of it "
+        "(protocol frozen: always all).",
+    )
     sample_lines: Annotated[int, Field(ge=0)] = Field(
         20, description="Test lines with truth and reading kept with every trial."
     )

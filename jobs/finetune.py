@@ -23,7 +23,7 @@ if __name__ == "__main__":
     made.add_argument("--corpus", required=True, metavar="URI", help="a prepared corpus (jobs/prepare_data.py)")
     made.add_argument("--encoder", metavar="URI", help="model folder of jobs/pretrain.py; without it: from scratch")
     made.add_argument("--output", required=True, metavar="URI", help="folder for checkpoints, model and result")
-    asked = made.parse_args()
+    asked = made.parse_intermixed_args()
 
     def run() -> dict:
         from rich.console import Console

@@ -24,7 +24,7 @@ if __name__ == "__main__":
     made = parser(__doc__ or "", GridSettings)
     made.add_argument("--dry-run", action="store_true", help="print the plan (trials, resources, time) and stop")
     made.add_argument("--resume", metavar="NAME", help="continue the grid NAME with the settings it was started with")
-    asked = made.parse_args()
+    asked = made.parse_intermixed_args()
 
     def run() -> dict:
         from htr_ray.sweep.run import load_settings, run_grid

@@ -24,7 +24,7 @@ if __name__ == "__main__":
     made.add_argument("--corpus", required=True, metavar="URI", help="a prepared corpus (jobs/prepare_data.py)")
     made.add_argument("--pretext", required=True, choices=PRETEXTS, help="the task")
     made.add_argument("--output", required=True, metavar="URI", help="folder for checkpoints, encoder and result")
-    asked = made.parse_args()
+    asked = made.parse_intermixed_args()
 
     def run() -> dict:
         from rich.console import Console

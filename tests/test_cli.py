@@ -26,8 +26,9 @@ def test_help_lists_every_setting_with_its_doc() -> None:
 
 
 def test_settings_and_options_may_be_mixed() -> None:
-    arguments = parser("A job.", RunSettings).parse_args(["seed=1", "--config", "a.yaml", "--json", "b.json"])
-    assert (arguments.settings, arguments.config, arguments.json) == (["seed=1"], "a.yaml", "b.json")
+    made = parser("A job.", RunSettings)
+    arguments = made.parse_intermixed_args(["seed=1", "--config", "a.yaml", "preset=tiny", "--json", "b.json"])
+    assert (arguments.settings, arguments.config, arguments.json) == (["seed=1", "preset=tiny"], "a.yaml", "b.json")
     assert not hasattr(parser("A job.").parse_args([]), "settings")
 
 

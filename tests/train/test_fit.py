@@ -182,15 +182,26 @@ def test_checkpoint_of_other_settings(sample_corpus: str, tmp_path: Path) -> Non
 # --- encoders ---------------------------------------------------------------------------
 
 
-def test_pretrained_encoder_is_loaded(sample_corpus: str, pretrained: Path, tmp_path: Path) -> None:
-    job = finetuning(sample_corpus, tmp_path, encoder=str(pretrained / "model"))
+@pytest.mark.parametrize(
+    ("protocol", "taken", "whole"),
+    [("semi_supervised", "resnet", False), ("semi_supervised", "encoder", True), ("frozen", "resnet", True)],
+)
+def test_what_is_taken_from_a_pretrained_encoder(
+    sample_corpus: str, pretrained: Path, tmp_path: Path, protocol: str, taken: str, whole: bool
+) -> None:
+    settings = (f"protocol={protocol}", f"finetune.pretrained={taken}")
+    job = finetuning(sample_corpus, tmp_path, *settings, encoder=str(pretrained / "model"))
     data = finetune.open_data(job)
     built = finetune.build(job, data.alphabet).encoder.state_dict()
     expected = encoder_weights(pretrained)
-    assert built.keys() == expected.keys()
-    assert all(torch.equal(built[name], expected[name]) for name in expected)
     scratch = finetune.build(finetuning(sample_corpus, tmp_path), data.alphabet).encoder.state_dict()
-    assert any(not torch.equal(scratch[name], expected[name]) for name in expected)
+    assert built.keys() == expected.keys()
+    for name in expected:
+        source = expected if whole or name.startswith("resnet.") else scratch
+        assert torch.equal(built[name], source[name]), name
+    for part in ("resnet.", "lstm."):
+        names = [name for name in expected if name.startswith(part)]
+        assert names and any(not torch.equal(scratch[name], expected[name]) for name in names)
 
 
 @pytest.mark.parametrize("protocol", ["frozen", "semi_supervised"])
