@@ -27,6 +27,7 @@ PresetName = Literal["paper", "small", "tiny"]
 
 PRETEXTS: tuple[str, ...] = get_args(PretextName)
 ENV_PREFIX = "HTR_RAY_"
+NOT_SETTINGS = frozenset({"HTR_RAY_CACHE"})  # the folder of downloaded corpora (corpus/catalogue)
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -389,7 +390,7 @@ def _environment_pairs(environment: Mapping[str, str], schema: type[BaseModel]) 
     """``HTR_RAY_PRETRAIN__MAX_EPOCHS=3`` -> ``pretrain.max_epochs=3``."""
     pairs = []
     for key in sorted(environment):
-        if key.startswith(ENV_PREFIX):
+        if key.startswith(ENV_PREFIX) and key not in NOT_SETTINGS:
             pairs.append(f"{key[len(ENV_PREFIX) :].lower().replace('__', '.')}={environment[key]}")
     return pairs
 

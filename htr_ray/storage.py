@@ -1,7 +1,8 @@
-"""Files at any URI that pyarrow opens: a local path, ``file://``, ``s3://``, ``gs://``.
+"""Files at any URI that pyarrow opens: a local path, ``file://``, ``s3://``, ``gs://``; and on the hub: ``hf://``.
 
 S3-compatible stores (MinIO, Ceph) are found by ``AWS_ENDPOINT_URL``; region by ``AWS_REGION`` or
 ``AWS_DEFAULT_REGION``; credentials come from the usual places (environment, ``~/.aws``, instance role).
+``hf://datasets/NAMESPACE/NAME@REVISION/PATH`` is read from the Hugging Face hub, or the one at ``HF_ENDPOINT``.
 What a user can cure (wrong URI, not found, no access, full disk) is raised as UserError naming the URI;
 a store that does not answer is raised as ``Unavailable``, which is an OSError too, so that callers can retry.
 """
@@ -27,9 +28,11 @@ import pyarrow as pa
 from pyarrow import fs
 
 from htr_ray.errors import UserError
+from htr_ray.storage_hub import hub_filesystem, is_hub_error
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_KNOWN = "a local path, file:///path, s3://bucket/path or gs://bucket/path"
+_KNOWN = "a local path, file:///path, s3://bucket/path, gs://bucket/path or hf://datasets/namespace/name/path"
+_HUB_HINT = "; a dataset that is not public needs HF_TOKEN"
 # Object stores answer slowly but in parallel.
 _COPY_THREADS = 8
 
@@ -61,6 +64,8 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
             return _s3(*_s3_environment()), _clean(rest)
         if scheme == "gs" and "?" not in rest and "@" not in rest.split("/")[0]:
             return _gcs(), _clean(rest)
+        if scheme == "hf":
+            return hub_filesystem(uri), _clean(rest)
         try:
             return fs.FileSystem.from_uri(uri)
         except (ValueError, NotImplementedError, ImportError) as error:
@@ -276,6 +281,10 @@ def user_errors(uri: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise _explain(uri, error) from error
+    except Exception as error:
+        if not is_hub_error(error):
+            raise
+        raise _explain(uri, error) from error
 
 
 def _explain(uri: str, error: Exception) -> UserError:
@@ -286,7 +295,11 @@ def _explain(uri: str, error: Exception) -> UserError:
     if re.search(r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found", text):
         return UserError(f"{uri}: no such bucket; create it, or check the name and AWS_ENDPOINT_URL")
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{uri}: not found; check the spelling")
+        return UserError(f"{uri}: not found; check the spelling{_HUB_HINT if uri.lower().startswith('hf:') else ''}")
+    if is_hub_error(error):
+        if re.search(r"\b40[13]\b", text):
+            return UserError(f"{uri}: access denied{_HUB_HINT}")
+        return Unavailable(f"{uri}: the hub does not answer; check network and HF_ENDPOINT ({text})")
     if isinstance(error, PermissionError) or re.search(
         r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|InvalidAccessKey|SIGNATURE_DOES_NOT_MATCH"
         r"|HTTP status 403|PERMISSION_DENIED|UNAUTHENTICATED",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
+from textwrap import indent
 from typing import Any, get_args
 
 import _root  # noqa: F401
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from htr_ray import storage
+from htr_ray.corpus import catalogue
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
 from htr_ray.corpus.importers.check import Normalisation
 from htr_ray.corpus.prepare import prepare, try_out
@@ -32,6 +37,10 @@ EPILOG = f"""\
 formats of the input:
 
 {_LAYOUTS}
+corpora of the catalogue (--corpus NAME; cached in HTR_RAY_CACHE, by default ~/.cache/htr-ray):
+
+{indent(catalogue.listing(), "    ")}
+
 what a corpus looks like (OUTPUT/NAME; any URI that pyarrow opens):
 
     dhsd/corpus.json                   name, licence, counts, alphabet, files; written last
@@ -46,6 +55,7 @@ what a corpus looks like (OUTPUT/NAME; any URI that pyarrow opens):
 
 examples:
 
+    python jobs/prepare_data.py --corpus testaments
     python jobs/prepare_data.py --format parquet --input lines/dhsd.parquet --output corpora --name dhsd
     python jobs/prepare_data.py --format parquet --input 's3://raw/hands/*.parquet' \\
         --text-column transcription --writer-column author --output s3://bucket/corpora --name hands
@@ -65,6 +75,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add(
+        "--corpus",
+        metavar="NAME",
+        help="fetch an openly licensed corpus of the catalogue (see below), check it and prepare it; default "
+        "--output runs/corpora",
+    )
     add("--format", choices=list(IMPORTERS), help="layout of the input, see below")
     add("--input", metavar="URI", help="file, folder or pattern to read; with only --check: a corpus")
     add("--output", metavar="URI", help="folder that holds corpora; the corpus becomes OUTPUT/NAME")
@@ -111,6 +127,11 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         default="folder",
         help="pairs, alto, page: what names a writer (default folder)",
     )
+    add(
+        "--writer-pattern",
+        metavar="REGEX",
+        help="alto, page: the first group, found in a page's name, is its writer, e.g. '(will_\\d+)'",
+    )
     add("--level", choices=["lines", "words"], default="lines", help="iam, cvl, rimes: what to take (default lines)")
     add("--skip-err", action="store_true", help="iam: leave out what is marked as badly segmented")
     add("--split-files", metavar="URI", help="iam, bentham: folder of the lists that say which form is in which split")
@@ -142,14 +163,39 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "split_by": asked.split_by,
         "options": ImportOptions(**{field.name: getattr(asked, field.name) for field in fields(ImportOptions)}),
     }
-    with stderr.status("preparing") as status:
-        settings["progress"] = lambda count: status.update(f"preparing: {count} lines read")
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=stderr
+    )
+    with bar:
+        task = bar.add_task("listing the input", total=None)
+        settings["progress"] = lambda lines, share: bar.update(
+            task, description=f"{lines} lines read", completed=share, total=1.0
+        )
+        if asked.corpus:
+            return _from_catalogue(asked, settings, bar.console, lambda text: bar.update(task, description=text))
         if asked.check:
             return _check(asked, settings)
         missing = [f"--{key}" for key in ("format", "input", "output", "name") if not getattr(asked, key)]
         if missing:
             raise UserError(f"{', '.join(missing)} missing; see --help for examples")
         return prepare(asked.format, asked.input, asked.output, asked.name, **settings)
+
+
+def _from_catalogue(
+    asked: argparse.Namespace, settings: dict[str, Any], stderr: Console, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Fetch the corpus, unless it is in the cache, and prepare it as its entry says."""
+    own = [f"--{key}" for key in ("format", "input", "licence", "source", "citation") if getattr(asked, key)]
+    if own or asked.check:
+        raise UserError(f"--corpus: the catalogue says all that; leave out {', '.join(own or ['--check'])}")
+    entry = catalogue.find(asked.corpus)
+    say = partial(stderr.print, highlight=False, markup=False)
+    say(catalogue.describe(entry))
+    got = catalogue.fetch(entry, progress=progress)
+    for remark in got.remarks:
+        say(remark)
+    settings |= {"licence": entry.licence, "source": got.source, "citation": entry.citation, "options": got.options}
+    return prepare(entry.format, got.input, asked.output or "runs/corpora", asked.name or entry.name, **settings)
 
 
 def _check(asked: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray import cloudpickle
 from rich.console import Console
 
 from htr_ray.connect import cluster
@@ -30,54 +30,61 @@ INGESTED = pa.schema(
 )
 
 
-def ingest(units: Iterable[Unit | SetAside]) -> Iterator[pa.RecordBatch]:
-    """Work through ``units``; yield what comes of them as batches of :data:`INGESTED`, in the order of the units.
+def ingest(units: Iterable[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordBatch]]:
+    """Work through ``units``; yield what comes of them, in their order.
 
-    Few units are worked through in this process; many, or any on a cluster that is connected
-    already, by Ray Data on all CPUs. Raises UserError when a store does not answer.
+    Yields pairs: the share of the units that are begun, 0 to 1, and a batch of :data:`INGESTED`. Few units are
+    worked through in this process; many, or any on a cluster that is connected already, by Ray Data
+    on all CPUs. Raises UserError when a store does not answer.
     """
     source = iter(units)
     first = list(islice(source, FEW + 1))
     if len(first) <= FEW and not ray.is_initialized():
-        for unit in first:
-            yield from _tables(unit)
+        for number, unit in enumerate(first, start=1):
+            for batch in _batches(unit):
+                yield number / len(first), batch
         return
     with cluster(Console(stderr=True, quiet=True)):
         yield from _distributed([*first, *source])
 
 
-def _distributed(units: list[Unit | SetAside]) -> Iterator[pa.RecordBatch]:
+def _distributed(units: list[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordBatch]]:
     context = ray.data.DataContext.get_current()
     # The order of lines decides which of two equal ids gets a number: it must not depend on timing.
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    rows = [{"unit": pickle.dumps(unit)} for unit in units]
+    rows = [{"unit": cloudpickle.dumps(unit), "number": number} for number, unit in enumerate(units, start=1)]
     lines = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(_work, batch_size=1)
-    batches: Iterator[Any] = iter(lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
-    for batch in batches:
-        errors = [text for text in batch["failure"].to_pylist() if text is not None]
+    tables: Iterator[Any] = iter(lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+    for table in tables:
+        errors = [text for text in table["failure"].to_pylist() if text is not None]
         if errors:
             # Raised here and not in the worker: Ray would wrap it into a stack trace.
             raise UserError(errors[0])
-        yield from batch.drop_columns(["failure"]).to_batches()
+        share = table["number"][-1].as_py() / len(rows)
+        for batch in table.select(INGESTED.names).to_batches():
+            yield share, batch
 
 
 def _work(batch: dict[str, Any]) -> Iterator[pa.Table]:
     """Ray Data's function: one unit in, some tables out."""
-    schema = INGESTED.append(pa.field("failure", pa.string()))
-    for pickled in batch["unit"]:
+    for pickled, number in zip(batch["unit"], batch["number"], strict=True):
         try:
-            for found in _tables(pickle.loads(pickled)):
-                yield pa.Table.from_batches([found]).append_column(
-                    schema.field("failure"), pa.nulls(found.num_rows, pa.string())
-                )
+            for found in _batches(cloudpickle.loads(pickled)):
+                yield _sent(pa.Table.from_batches([found]), number, None)
         except UserError as error:
-            columns = [pa.nulls(1, field.type) for field in INGESTED]
-            yield pa.Table.from_arrays([*columns, pa.array([str(error)])], schema=schema)
+            nothing = pa.Table.from_arrays([pa.nulls(1, field.type) for field in INGESTED], schema=INGESTED)
+            yield _sent(nothing, number, str(error))
 
 
-def _tables(unit: Unit | SetAside) -> Iterator[pa.RecordBatch]:
+def _sent(table: pa.Table, number: int, failure: str | None) -> pa.Table:
+    count = table.num_rows
+    numbers, failures = pa.array([number] * count, pa.int64()), pa.array([failure] * count, pa.string())
+    return table.append_column("number", numbers).append_column("failure", failures)
+
+
+def _batches(unit: Unit | SetAside) -> Iterator[pa.RecordBatch]:
     source = iter([unit]) if isinstance(unit, SetAside) else unit.lines()
     for chunk in iter(partial(_take, source), []):
         columns = zip(*map(_row, chunk), strict=True)

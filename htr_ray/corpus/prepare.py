@@ -40,11 +40,11 @@ def prepare(
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
     split_by: SplitBy = "auto",
     options: ImportOptions | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Make the corpus ``<output>/<name>`` of what is at ``input``; return its report (see ``summarise``).
 
-    ``progress`` is called with the number of lines read so far. An existing corpus of that name is replaced
+    ``progress`` is called with the number of lines read so far and the share of the input that they are from. An existing corpus of that name is replaced
     when the new one is whole. Raises UserError when the input or output cannot be used, or when fewer than
     three lines are left.
     """
@@ -99,14 +99,16 @@ def _check_writable(uri: str) -> None:
     storage.delete_file(probe)
 
 
-def _collect(batches: Iterable[pa.RecordBatch], spool: Spool, progress: Callable[[int], None] | None) -> _Found:
+def _collect(
+    batches: Iterable[tuple[float, pa.RecordBatch]], spool: Spool, progress: Callable[[int, float], None] | None
+) -> _Found:
     found = _Found()
     digest_of: dict[str, bytes] = {}
     count = 0
-    for batch in batches:
+    for share, batch in batches:
         count += batch.num_rows
         if progress is not None:
-            progress(count)
+            progress(count, share)
         rows = batch.drop_columns(["image"]).to_pylist()
         kept, ids = [], []
         for number, row in enumerate(rows):

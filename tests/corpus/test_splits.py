@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_ray.corpus.splits import assign_splits
+from htr_ray.corpus.schema import Split
+from htr_ray.corpus.splits import Known, SplitBy, assign_splits, carve, choose_splits
 from htr_ray.errors import UserError
 
 SIZES = st.lists(st.integers(1, 60), min_size=3, max_size=25)
@@ -82,3 +83,71 @@ def test_errors() -> None:
         assign_splits(["a", "b"], 0)
     with pytest.raises(UserError, match="three positive numbers"):
         assign_splits(["a", "b", "c"], 0, (0.9, 0.1, 0.0))
+
+
+# --- splits of the source ---------------------------------------------------------------------------------
+
+
+def known(official: list[Split | None], writers: list[str | None] | None = None) -> Known:
+    ids = [str(i) for i in range(len(official))]
+    return Known(ids, writers or [None] * len(ids), [None] * len(ids), official)
+
+
+def test_the_sources_own_splits_are_kept() -> None:
+    official: list[Split | None] = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    warnings: list[str] = []
+    assert choose_splits(known(official), 0, (80, 10, 10), "auto", warnings) == (official, "official")
+    assert warnings == []
+
+
+def test_lines_in_no_split_go_to_train_and_are_counted() -> None:
+    warnings: list[str] = []
+    splits, by = choose_splits(known(["train", None, "val", "test"]), 0, (80, 10, 10), "auto", warnings)
+    assert (splits, by) == (["train", "train", "val", "test"], "official")
+    assert warnings == ["1 lines are in no split of the source; they are in train"]
+
+
+def test_a_missing_validation_split_is_whole_writers_of_train() -> None:
+    writers: list[str | None] = [f"w{i % 20}" for i in range(400)]
+    official: list[Split | None] = ["test" if i % 20 < 4 else "train" for i in range(400)]
+    warnings: list[str] = []
+    splits, _ = choose_splits(known(official, writers), 0, (80, 10, 10), "official", warnings)
+    sides: dict[str | None, set[str]] = {}
+    for writer, split, asked in zip(writers, splits, official, strict=True):
+        assert (split == "test") == (asked == "test")
+        sides.setdefault(writer, set()).add(split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert 20 <= splits.count("val") <= 60
+    assert len(warnings) == 1 and "the source has no val split" in warnings[0]
+
+
+def test_writers_in_several_splits_of_the_source_are_named() -> None:
+    warnings: list[str] = []
+    choose_splits(known(["train", "val", "test"], ["a", "a", "b"]), 0, (80, 10, 10), "auto", warnings)
+    assert warnings == ["1 writers are in several splits of the source"]
+
+
+def test_asking_for_writers_overrules_the_source() -> None:
+    writers: list[str | None] = [f"w{i % 10}" for i in range(100)]
+    official: list[Split | None] = ["train" if i % 2 else "test" for i in range(100)]
+    _, by = choose_splits(known(official, writers), 0, (80, 10, 10), "writer", [])
+    assert by == "writer"
+
+
+@pytest.mark.parametrize(("split_by", "message"), [("official", "names no splits"), ("writer", "three writers")])
+def test_what_cannot_be_had_is_said(split_by: SplitBy, message: str) -> None:
+    with pytest.raises(UserError, match=f"--split-by {split_by}: .*{message}"):
+        choose_splits(known([None] * 9), 0, (80, 10, 10), split_by, [])
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=200), st.floats(0.01, 0.6), st.integers(0, 5))
+def test_carving_takes_whole_groups_and_never_all(groups: list[str], share: float, seed: int) -> None:
+    if len(set(groups)) < 2:
+        with pytest.raises(UserError):
+            carve(groups, share, seed)
+        return
+    taken = carve(groups, share, seed)
+    assert taken and taken < set(groups)
+    assert carve(list(reversed(groups)), share, seed) == taken
+    held = sum(group in taken for group in groups)
+    assert abs(held - share * len(groups)) <= max(groups.count(name) for name in set(groups))

@@ -27,6 +27,8 @@ class ImportOptions:
     """None: no column names the split."""
     writer_from: Literal["folder", "page", "none"] = "folder"
     """Whether the folder of an image names its writer, or each page is a writer of its own (pairs, alto, page)."""
+    writer_pattern: str | None = None
+    """Regular expression; its first group, found in a page's name, is the writer (alto, page)."""
     level: Literal["lines", "words"] = "lines"
     """What is cut out, where a source has both (iam, cvl, rimes)."""
     skip_err: bool = False

@@ -72,11 +72,14 @@ def read_or_why(id: str, uri: str) -> bytes | SetAside:
     One file that cannot be read is set aside; a store that does not answer concerns all of them and is raised.
     """
     try:
-        return storage.read_bytes(uri)
+        data = storage.read_bytes(uri)
     except UserError as error:
         if isinstance(error, storage.Unavailable) and not storage.is_local(uri):
             raise
         return SetAside(id, "file cannot be read", str(error))
+    if data.startswith(b"version https://git-lfs.github.com/spec/v1"):
+        return SetAside(id, "git LFS pointer", f"{uri}: the file itself was not downloaded; see git lfs pull")
+    return data
 
 
 def _read_line(normalisation: Normalisation, ref: ImageRef) -> Imported | SetAside:
