@@ -41,6 +41,10 @@ class Unavailable(UserError, OSError):
     """The storage did not answer, or answered with a fault of its own; trying again may help."""
 
 
+class OddNames(UserError):
+    """Local file names that are not UTF-8: archives made on Windows, unpacked on Linux."""
+
+
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of ``uri`` and the path inside it.
 
@@ -117,12 +121,14 @@ def walk(uri: str) -> list[str]:
     filesystem_, path = filesystem(uri)
     with user_errors(uri):
         found = filesystem_.get_file_info(fs.FileSelector(path, recursive=True))
-    prefix = path.rstrip("/") + "/"
-    return sorted(info.path.removeprefix(prefix) for info in found if info.type == fs.FileType.File)
+        prefix = path.rstrip("/") + "/"
+        return sorted(info.path.removeprefix(prefix) for info in found if info.type == fs.FileType.File)
 
 
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises UserError when it is not there or not readable."""
+    if "\0" in uri:  # in damaged lists of files; pyarrow would raise a bare ValueError
+        raise UserError(f"{uri!a}: not a name of a file")
     filesystem_, path = filesystem(uri)
     with user_errors(uri), filesystem_.open_input_stream(path, compression=None) as stream:
         return stream.read()
@@ -281,6 +287,11 @@ def user_errors(uri: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise _explain(uri, error) from error
+    except UnicodeError as error:
+        raise OddNames(
+            f"{uri!a}: a file name there is not UTF-8 ({_first_line(error)}); rename it"
+            " (convmv -r --notest -f latin1 -t utf8 does it)"
+        ) from error
     except Exception as error:
         if not is_hub_error(error):
             raise

@@ -132,13 +132,19 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="alto, page: the first group, found in a page's name, is its writer, e.g. '(will_\\d+)'",
     )
-    add("--level", choices=["lines", "words"], default="lines", help="iam, cvl, rimes: what to take (default lines)")
+    add("--level", choices=["lines", "words"], default="lines", help="iam, cvl, rimes, washington: what to take (default lines)")
     add("--skip-err", action="store_true", help="iam: leave out what is marked as badly segmented")
     add("--split-files", metavar="URI", help="iam, bentham: folder of the lists that say which form is in which split")
     add("--fold", default="cv1", help="washington: cross-validation fold, cv1 to cv4 (default cv1)")
     add("--images", metavar="URI", help="alto, page, bentham: folder of page images that are not beside the XML")
     add("--xml", metavar="PATTERN", help="alto, page: which of several readings of a page, e.g. '*.chocomufin.xml'")
-    add("--height", type=int, metavar="PIXELS", help="scale lines that are cut from pages (default: as scanned)")
+    add("--height", type=_pixels, metavar="PIXELS", help="scale lines that are cut from pages (default: as scanned)")
+
+
+def _pixels(value: str) -> int:
+    if not value.isdecimal() or not 8 <= int(value) <= 1000:
+        raise argparse.ArgumentTypeError(f"'{value}': a height of 8 to 1000 pixels is needed")
+    return int(value)
 
 
 def _shares(value: str) -> tuple[float, ...]:

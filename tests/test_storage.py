@@ -209,3 +209,15 @@ def test_filesystem_types(s3: str) -> None:
     filesystem, path = storage.filesystem(f"{s3}//a//b/")
     assert isinstance(filesystem, fs.S3FileSystem)
     assert path == f"{s3.removeprefix('s3://')}/a/b"
+
+
+def test_names_that_are_no_names(tmp_path: Path) -> None:
+    """Old archives hold file names in Latin-1, damaged lists hold anything."""
+    (tmp_path / "inner").mkdir()
+    with open(os.fsencode(str(tmp_path / "inner")) + b"/M\xfcller.png", "wb"):
+        pass
+    with pytest.raises(UserError, match="not UTF-8"):
+        storage.walk(str(tmp_path))
+    for name in ("a\0b", "M\udcfcller.png"):
+        with pytest.raises(UserError):
+            storage.read_bytes(str(tmp_path / name))

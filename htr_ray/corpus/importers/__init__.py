@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from htr_ray.corpus.importers import pairs, parquet
+from htr_ray.corpus.importers import bentham, cvl, histdb, iam, pairs, parquet, rimes, table
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.units import Unit
 from htr_ray.corpus.schema import SetAside
@@ -21,5 +21,12 @@ class Importer(NamedTuple):
 IMPORTERS: dict[str, Importer] = {
     "parquet": Importer(parquet.units, parquet.LAYOUT),
     "pairs": Importer(pairs.units, pairs.LAYOUT),
+    "table": Importer(table.units, table.LAYOUT),
+    "iam": Importer(iam.units, iam.LAYOUT),
+    "cvl": Importer(cvl.units, cvl.LAYOUT),
+    "rimes": Importer(rimes.units, rimes.LAYOUT),
+    "bentham": Importer(bentham.units, bentham.LAYOUT),
+    "saint-gall": Importer(histdb.units_saint_gall, histdb.LAYOUT_SAINT_GALL),
+    "washington": Importer(histdb.units_washington, histdb.LAYOUT_WASHINGTON),
 }
 __all__ = ["IMPORTERS", "ImportOptions", "Importer"]
