@@ -132,7 +132,12 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="alto, page: the first group, found in a page's name, is its writer, e.g. '(will_\\d+)'",
     )
-    add("--level", choices=["lines", "words"], default="lines", help="iam, cvl, rimes, washington: what to take (default lines)")
+    add(
+        "--level",
+        choices=["lines", "words"],
+        default="lines",
+        help="iam, cvl, rimes, washington: default lines",
+    )
     add("--skip-err", action="store_true", help="iam: leave out what is marked as badly segmented")
     add("--split-files", metavar="URI", help="iam, bentham: folder of the lists that say which form is in which split")
     add("--fold", default="cv1", help="washington: cross-validation fold, cv1 to cv4 (default cv1)")
