@@ -17,11 +17,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from htr_ray import storage
 from htr_ray.corpus import catalogue
+from htr_ray.corpus.contact_sheet import contact_sheet, png
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
 from htr_ray.corpus.importers.check import Normalisation
 from htr_ray.corpus.prepare import prepare, try_out
 from htr_ray.corpus.read import Corpus
-from htr_ray.corpus.report import print_report, summarise
+from htr_ray.corpus.report import summarise
+from htr_ray.corpus.report_print import print_report
 from htr_ray.corpus.schema import INFO_FILE
 from htr_ray.corpus.splits import SplitBy
 from htr_ray.errors import UserError
@@ -109,6 +111,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--normalisation", choices=get_args(Normalisation), default="NFC", help="Unicode normal form (default NFC)")
     _add_import_options(parser)
+    add("--contact-sheet", metavar="FILE", help="write a PNG of 24 random lines with their texts: look at it")
     add("--json", metavar="FILE", help="write what was asked, what came out and the seconds to FILE")
     return parser.parse_args(arguments)
 
@@ -220,6 +223,13 @@ def _check(asked: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any
     raise UserError("--check needs --output and --name of a corpus, or --input; see --help for examples")
 
 
+def _write_contact_sheet(target: str, uri: str | None) -> None:
+    if uri is None:
+        raise UserError("--contact-sheet: nothing was written to look at; give --output and --name, without --check")
+    storage.write_bytes(target, png(contact_sheet(Corpus.open(uri))))
+    print(f"24 random lines with their texts: {target}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; return the exit status."""
     asked = parse(arguments)
@@ -231,6 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
         result["result"] = report
         console = Console() if sys.stdout.isatty() else Console(width=120)
         print_report(report, console)
+        if asked.contact_sheet:
+            _write_contact_sheet(asked.contact_sheet, report["uri"])
         if report["problems"]:
             status = 2
             count = len(report["problems"])

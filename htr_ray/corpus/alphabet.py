@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from htr_ray.corpus.direction import MIRRORED, Direction, reorder
 from htr_ray.errors import UserError
 
 
@@ -11,39 +12,49 @@ class Alphabet:
     """The characters that a recognizer can write, numbered.
 
     0 is the blank (CTC's blank, the transformer's padding); characters are 1..n in code point order. A
-    character is one Unicode code point, so a combining mark is a character of its own.
+    character is one Unicode code point, so a combining mark is a character of its own, and any Unicode normal
+    form is as good as another.
+
+    Texts are in logical order. With ``direction`` "rtl" their numbers are in visual order, from the left of the
+    line image to its right (see ``corpus/direction.py``); what was encoded is always decoded to the same text.
     """
 
     BLANK = 0
 
-    def __init__(self, characters: Iterable[str]) -> None:
+    def __init__(self, characters: Iterable[str], direction: Direction = "ltr") -> None:
         unique = sorted(set(characters))
         wrong = [c for c in unique if len(c) != 1]
         if wrong:
             raise UserError(f"alphabet: {wrong[0]!r} is not a single character")
         self.characters = "".join(unique)
+        self.direction = direction
         self._number = {c: i for i, c in enumerate(self.characters, start=1)}
+        # A bracket can only turn into its partner where that is a class too.
+        self._mirrored = {c: m for c, m in MIRRORED.items() if c in self._number and m in self._number}
 
     def __len__(self) -> int:
         """Number of classes: the characters and the blank."""
         return len(self.characters) + 1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Alphabet) and self.characters == other.characters
+        if not isinstance(other, Alphabet):
+            return False
+        return (self.characters, self.direction) == (other.characters, other.direction)
 
     def __hash__(self) -> int:
-        return hash(self.characters)
+        return hash((self.characters, self.direction))
 
     def __contains__(self, character: object) -> bool:
         return character in self._number
 
     def __repr__(self) -> str:
-        return f"Alphabet({self.characters!r})"
+        return f"Alphabet({self.characters!r}, {self.direction!r})"
 
     def encode(self, text: str) -> list[int]:
         """Number the characters of ``text``. Raises UserError naming the first unknown character."""
+        ordered = text if self.direction == "ltr" else reorder(text, self._mirrored)
         try:
-            return [self._number[c] for c in text]
+            return [self._number[c] for c in ordered]
         except KeyError as error:
             character = error.args[0]
             raise UserError(
@@ -62,7 +73,8 @@ class Alphabet:
                 raise ValueError(f"{number} is no class of an alphabet of {len(self)} (blank counted)")
             if number != self.BLANK:
                 out.append(self.characters[number - 1])
-        return "".join(out)
+        text = "".join(out)
+        return text if self.direction == "ltr" else reorder(text, self._mirrored)
 
     def covers(self, text: str) -> set[str]:
         """Return the characters of ``text`` that this alphabet lacks; empty: it covers the text."""
@@ -73,9 +85,9 @@ class Alphabet:
         return list(self.characters)
 
     @classmethod
-    def from_json(cls, characters: Sequence[str]) -> Alphabet:
+    def from_json(cls, characters: Sequence[str], direction: Direction = "ltr") -> Alphabet:
         """Inverse of ``to_json``. Raises UserError when the order is not the one that numbers mean."""
-        alphabet = cls(characters)
+        alphabet = cls(characters, direction)
         if alphabet.to_json() != list(characters):
             raise UserError("alphabet: not in code point order, each character once; was it changed?")
         return alphabet

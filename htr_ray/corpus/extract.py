@@ -2,7 +2,9 @@
 
 A line that slopes or bends is sampled in the frame of its baseline, so that its letters keep height and
 upright stand whatever its direction. What lies outside its polygon becomes paper, of the brightness that
-the paper has there, and not white: a recognizer should see no edges that no pen drew.
+the paper has there, and not white: a recognizer should see no edges that no pen drew. But polygons cut
+letters, so strokes that leave them are followed a little, and accents and commas beside them are kept, where
+no other line's polygon is.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _DARKER_THAN_PAPER = 0.75
 _UNEVEN = 25
 # Ink is darker than paper by this share of the contrast between them, which is at least so many grey levels.
 _INK, _FAINTEST = 0.35, 20.0
-# A stroke belongs to a line if this share of what is seen of it is in or close beside the polygon.
-_MOSTLY = 0.5
+# A stroke belongs to a line if this share of what is seen of it is in the polygon, or this in or close beside it.
+_MOSTLY, _WHOLLY = 0.5, 0.9
 # Strokes are looked for on lines of about this height, in pixels.
 _COARSE_HEIGHT = 40
 # There, a spot of no more pixels than this is dust.
@@ -62,9 +64,9 @@ class Margins:
 
     around: float = 0.06
     """On all sides."""
-    beside: float = 0.15
+    beside: float = 0.2
     """How far off are dots, accents and commas that still belong to the line."""
-    strokes: float = 0.3
+    strokes: float = 0.25
     """How far strokes that leave the polygon are followed: hand-drawn and automatic outlines cut the tops of
     capitals and the ends of first and last letters."""
 
@@ -195,7 +197,7 @@ def _filled(polygon: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _strokes(line: np.ndarray, own: np.ndarray, taken: np.ndarray, near: int) -> np.ndarray:
     """The strokes of a line that leave its mask ``own``, or stand beside it: 255 there, 0 elsewhere.
 
-    They are its own when they are mostly inside, or not more than ``near`` pixels beside it: accents, commas.
+    They are its own when they are mostly inside, or wholly within ``near`` pixels beside it: accents, commas.
     Nothing is had from the masks of others, ``taken``.
     """
     inside = line[own > 0]
@@ -207,10 +209,12 @@ def _strokes(line: np.ndarray, own: np.ndarray, taken: np.ndarray, near: int) ->
     count, labels = cv2.connectedComponents(ink.view(np.uint8), ltype=cv2.CV_32S)
     free = (taken == 0) | (own > 0)
     close = (cv2.dilate(own, np.ones((2 * near + 1, 2 * near + 1), np.uint8)) > 0) & free
-    everywhere = np.bincount(labels.ravel(), minlength=count)
-    kept = np.bincount(labels[close], minlength=count) > np.maximum(_MOSTLY * everywhere, _SPECK)
+    everywhere, within, beside = (
+        np.bincount(some, minlength=count) for some in (labels.ravel(), labels[own > 0], labels[close])
+    )
+    kept = ((within > _MOSTLY * everywhere) | (beside > _WHOLLY * everywhere)) & (everywhere > _SPECK)
     kept[0] = False
-    return cv2.dilate((kept[labels] & free).view(np.uint8) * 255, np.ones((3, 3), np.uint8))
+    return cv2.dilate((kept[labels] & free).view(np.uint8) * 255, np.ones((_FEATHER, _FEATHER), np.uint8))
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:

@@ -44,9 +44,9 @@ def prepare(
 ) -> dict[str, Any]:
     """Make the corpus ``<output>/<name>`` of what is at ``input``; return its report (see ``summarise``).
 
-    ``progress`` is called with the number of lines read so far and the share of the input that they are from. An existing corpus of that name is replaced
-    when the new one is whole. Raises UserError when the input or output cannot be used, or when fewer than
-    three lines are left.
+    ``progress`` is called with the number of lines read so far and the share of the input that they are from. An
+    existing corpus of that name is replaced when the new one is whole. Raises UserError when the input or
+    output cannot be used, or when fewer than three lines are left.
     """
     if format not in IMPORTERS:
         raise UserError(f"--format {format}: unknown; use one of {', '.join(IMPORTERS)}")

@@ -48,8 +48,8 @@ class Corpus:
 
     @property
     def alphabet(self) -> Alphabet:
-        """The characters of train and val."""
-        return Alphabet(self.info.alphabet)
+        """The characters of train and val, in the direction of the corpus."""
+        return Alphabet(self.info.alphabet, self.info.direction)
 
     def files(self, split: Split) -> list[str]:
         """URIs of the part files of a split, in the order that ``index`` numbers them."""

@@ -3,56 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import pyarrow.compute as pc
 
-from htr_ray.corpus.images import decode_grey
+from htr_ray.config import PRESETS, ModelSettings
+from htr_ray.corpus.direction import direction_of_counts
+from htr_ray.corpus.duplicates import NAMED, same_images, same_texts
+from htr_ray.corpus.frames import frames, too_long_for_ctc
+from htr_ray.corpus.histogram import histogram
+from htr_ray.corpus.look import look
 from htr_ray.corpus.read import Corpus
-from htr_ray.corpus.schema import SPLITS, Split
+from htr_ray.corpus.schema import SCHEMA, SPLITS, CorpusInfo, Split
+from htr_ray.corpus.texts import TextFigures, measure
 from htr_ray.errors import UserError
 
-_EXAMPLES = 3
-# Faint pencil in the corpora at hand has 30 and more.
-_BLANK_CONTRAST = 20
-_COLUMNS = ("lines", "share", "labelled", "writers", "pages", "characters")
+EXAMPLES = 3
+RARE = 10
+"""A character with fewer occurrences in train is hardly learnt."""
+_COLUMNS = ("id", "width", "height", "text", "writer", "page")
+_Tables = Mapping[Split, pa.Table]
 
 
 def summarise(corpus: Corpus, *, decode: bool = False) -> dict[str, Any]:
     """Describe a corpus as JSON-ready values; ``problems`` lists what is wrong with it, empty if nothing is.
 
-    With ``decode`` every image is looked at too, to find damaged and nearly blank ones.
+    Every image is read, to find the same one on two sides of a split. With ``decode`` it is looked at too, to find
+    damaged and nearly blank ones. In memory are the other columns (in Arrow) and one row group of images.
     """
     info = corpus.info
     problems: list[str] = []
-    nearly_blank: list[str] = []
-    tables: dict[str, pa.Table] = {}
-    for split in SPLITS:
-        try:
-            tables[split] = corpus.index(split, ("id", "width", "height", "text", "writer", "page"))
-        except UserError as error:
-            problems.append(str(error))
-            tables[split] = pa.table({n: pa.array([], pa.string()) for n in ("id", "text", "writer", "page")})
-            continue
-        counted, held = info.counts[split].lines, tables[split].num_rows
-        if counted != held:
-            problems.append(f"{split}: corpus.json counts {counted} lines, the files hold {held}")
-        if decode:
-            _look_at_images(corpus, split, problems, nearly_blank)
+    tables = {split: _index(corpus, split, problems) for split in SPLITS}
+    images = {split: look(corpus, split, table, decode=decode) for split, table in tables.items()}
+    problems += [problem for split in SPLITS for problem in images[split].problems]
     total = sum(table.num_rows for table in tables.values())
-    ids = Counter(id_ for table in tables.values() for id_ in table["id"].to_pylist())
-    twice = [id_ for id_, count in ids.items() if count > 1]
-    if twice:
-        problems.append(f"{len(twice)} ids occur more than once, for instance {twice[0]}")
+    _check_ids(tables, problems)
     writers_twice, pages_twice = _on_two_sides(tables, "writer"), _on_two_sides(tables, "page")
     if info.split_by == "writer" and writers_twice:
         problems.append(f"{len(writers_twice)} writers are on two sides, for instance {writers_twice[0]}")
-    characters = {split: _characters(table) for split, table in tables.items()}
-    unseen = {c: n for c, n in sorted(characters["test"].items()) if c not in characters["train"]}
+    texts = {split: measure(table["text"]) for split, table in tables.items()}
+    duplicates = same_images(tables, {split: images[split].digests for split in SPLITS})
+    warnings = [*info.warnings, *_direction_warnings(info, texts)]
+    if duplicates["lines_on_two_sides"]:
+        example = " = ".join(duplicates["on_two_sides"][0][:EXAMPLES])
+        count = duplicates["lines_on_two_sides"]
+        warnings.append(f"{count} lines have the same image as one on another side, for instance {example}")
+    seen = texts["train"].characters
     return {
         "uri": corpus.uri,
         "name": info.name,
@@ -60,139 +59,127 @@ def summarise(corpus: Corpus, *, decode: bool = False) -> dict[str, Any]:
         "source": info.source,
         "seed": info.seed,
         "split_by": info.split_by,
+        "direction": info.direction,
         "lines": total,
-        "splits": {split: _split(table, total, characters[split]) for split, table in tables.items()},
+        "splits": {split: _split(table, total, texts[split]) for split, table in tables.items()},
         "writers_on_two_sides": writers_twice,
         "pages_on_two_sides": pages_twice,
         "alphabet": info.alphabet,
-        "test_characters_unseen_in_train": unseen,
-        "width": _quantiles(tables, "width"),
-        "height": _quantiles(tables, "height"),
+        "characters": _characters(texts),
+        "test_characters_unseen_in_train": {
+            character: count for character, count in sorted(texts["test"].characters.items()) if character not in seen
+        },
+        "width": _quantiles(_column(tables, "width")),
+        "height": _quantiles(_column(tables, "height")),
+        "histograms": {
+            "width": histogram(_column(tables, "width")),
+            "characters": histogram(np.concatenate([_labelled_lengths(tables[s], texts[s]) for s in SPLITS])),
+        },
+        "too_long_for_ctc": _too_long(tables, texts),
+        "duplicates": {
+            "images": {"compared": "pixels" if decode else "files", **duplicates},
+            "texts": same_texts(tables),
+        },
         "set_aside": info.set_aside,
         "set_aside_examples": _examples(corpus),
-        "nearly_blank": nearly_blank,
-        "warnings": info.warnings,
+        "nearly_blank": [id_ for split in SPLITS for id_ in images[split].nearly_blank],
+        "warnings": warnings,
         "problems": problems,
     }
 
 
-def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print what ``summarise`` returned, as tables."""
-    console.print(f"[bold]Corpus {escape(report['name'])}[/bold]", highlight=False)
-    uri = report["uri"] or "(not written)"
-    console.print(uri, style="cyan", highlight=False, soft_wrap=True, markup=False)
-    table = Table("split", title=None)
-    for head in _COLUMNS:
-        table.add_column(head, justify="right")
-    for split, row in report["splits"].items():
-        cells = {**row, "share": f"{row['share']:.1%}"}
-        table.add_row(split, *(str(cells[column]) for column in _COLUMNS))
-    console.print(table)
-    by = report["split_by"] or "not recorded"
-    sides = len(report["writers_on_two_sides"])
-    console.print(f"Split by {by}; writers on two sides: {sides}. Seed {report['seed']}.", highlight=False)
-    for side in ("width", "height"):
-        if report[side]:
-            q = report[side]
-            text = f"Image {side}: median {q['median']}, 5-95 % {q['p5']}-{q['p95']}, largest {q['max']} px"
-            console.print(text, highlight=False)
-    unseen = report["test_characters_unseen_in_train"]
-    if unseen:
-        shown = " ".join(f"{_visible(c)} ({n})" for c, n in unseen.items())
-        text = f"Characters of test that train lacks (times in test): {shown}"
-        console.print(text, highlight=False, markup=False)
-    else:
-        console.print("Characters of test that train lacks: none", highlight=False)
-    if report["nearly_blank"]:
-        some = ", ".join(report["nearly_blank"][:_EXAMPLES])
-        text = f"Nearly blank images: {len(report['nearly_blank'])}, for instance {some}"
-        console.print(text, highlight=False, markup=False)
-    _print_set_aside(report, console)
-    for kind, style in (("warnings", "yellow"), ("problems", "bold red")):
-        for text in report[kind]:
-            console.print(f"{kind[:-1].capitalize()}: {text}", style=style, highlight=False, markup=False)
+def _index(corpus: Corpus, split: Split, problems: list[str]) -> pa.Table:
+    try:
+        table = corpus.index(split, _COLUMNS)
+    except UserError as error:
+        problems.append(str(error))
+        return pa.schema([SCHEMA.field(name) for name in _COLUMNS]).empty_table()
+    counted, held = corpus.info.counts[split].lines, table.num_rows
+    if counted != held:
+        problems.append(f"{split}: corpus.json counts {counted} lines, the files hold {held}")
+    return table
 
 
-def _print_set_aside(report: dict[str, Any], console: Console) -> None:
-    left_out = sum(report["set_aside"].values())
-    console.print(f"Kept {report['lines']} lines, set aside {left_out}.", highlight=False)
-    if not left_out:
-        return
-    table = Table("set aside because")
-    table.add_column("items", justify="right")
-    table.add_column("for instance", overflow="fold")
-    for reason, count in report["set_aside"].items():
-        examples = report["set_aside_examples"].get(reason, [])
-        table.add_row(escape(reason), str(count), escape("\n".join(examples)))
-    console.print(table)
+def _check_ids(tables: _Tables, problems: list[str]) -> None:
+    counts = pc.value_counts(pa.chunked_array([chunk for table in tables.values() for chunk in table["id"].chunks]))
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        problems.append(f"{len(twice)} ids occur more than once, for instance {twice[0].as_py()}")
 
 
-def _split(table: pa.Table, total: int, characters: Counter[str]) -> dict[str, Any]:
+def _split(table: pa.Table, total: int, texts: TextFigures) -> dict[str, Any]:
     return {
         "lines": table.num_rows,
         "share": round(table.num_rows / total, 4) if total else 0.0,
         "labelled": table.num_rows - table["text"].null_count,
-        "writers": len(set(table["writer"].to_pylist()) - {None}),
-        "pages": len(set(table["page"].to_pylist()) - {None}),
-        "characters": len(characters),
+        "writers": pc.count_distinct(table["writer"]).as_py(),
+        "pages": pc.count_distinct(table["page"]).as_py(),
+        "characters": len(texts.characters),
     }
 
 
-def _characters(table: pa.Table) -> Counter[str]:
-    return Counter(c for text in table["text"].to_pylist() if text is not None for c in text)
+def _characters(texts: Mapping[Split, TextFigures]) -> list[dict[str, Any]]:
+    """Every character and how often each split has it, in code point order."""
+    every = sorted(set().union(*(texts[split].characters for split in SPLITS)))
+    return [
+        {
+            "character": character,
+            **{split: texts[split].characters[character] for split in SPLITS},
+            "rare": texts["train"].characters[character] < RARE,
+        }
+        for character in every
+    ]
 
 
-def _on_two_sides(tables: dict[str, pa.Table], column: str) -> list[str]:
-    sides = Counter(name for t in tables.values() for name in set(t[column].to_pylist()) if name is not None)
-    return sorted(name for name, count in sides.items() if count > 1)
+def _too_long(tables: _Tables, texts: Mapping[Split, TextFigures]) -> dict[str, Any]:
+    """For each preset the lines whose text is longer than CTC can learn at its height, and 100 of their ids."""
+    found = {}
+    for preset, recipe in PRESETS.items():
+        settings = ModelSettings(**recipe.get("model", {}))
+        count, ids = 0, []
+        for split, table in tables.items():
+            available = frames(table["width"].to_numpy(), table["height"].to_numpy(), settings)
+            lines = np.flatnonzero(too_long_for_ctc(available, texts[split].lengths, texts[split].repeats))
+            count += len(lines)
+            ids += table["id"].take(lines[:NAMED]).to_pylist()
+        found[preset] = {"lines": count, "ids": ids[:NAMED]}
+    return found
 
 
-def _quantiles(tables: dict[str, pa.Table], column: str) -> dict[str, int]:
-    present = [t[column].to_numpy() for t in tables.values() if column in t.column_names and t.num_rows]
-    if not present:
+def _direction_warnings(info: CorpusInfo, texts: Mapping[Split, TextFigures]) -> list[str]:
+    counted: Counter[str] = Counter()
+    for figures in texts.values():
+        counted += figures.characters
+    found, said = direction_of_counts(counted), info.direction
+    if found == said or not counted:
+        return []
+    return [f"most letters run {found}, but corpus.json says {said}; prepare the corpus again to change that"]
+
+
+def _column(tables: _Tables, name: str) -> np.ndarray:
+    return np.concatenate([table[name].to_numpy() for table in tables.values()])
+
+
+def _labelled_lengths(table: pa.Table, texts: TextFigures) -> np.ndarray:
+    return texts.lengths[table["text"].is_valid().to_numpy()]
+
+
+def _on_two_sides(tables: _Tables, column: str) -> list[str]:
+    sides = Counter(name for table in tables.values() for name in pc.unique(table[column]).to_pylist())
+    return sorted(name for name, count in sides.items() if name is not None and count > 1)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, int]:
+    if not len(values):
         return {}
-    values = np.concatenate(present)
     p5, median, p95 = (int(q) for q in np.percentile(values, (5, 50, 95)))
     return {"min": int(values.min()), "p5": p5, "median": median, "p95": p95, "max": int(values.max())}
 
 
 def _examples(corpus: Corpus) -> dict[str, list[str]]:
     examples: dict[str, list[str]] = {}
-    for row in corpus.set_aside().to_pylist():
-        some = examples.setdefault(row["reason"], [])
-        if len(some) < _EXAMPLES:
-            some.append(row["id"] + (f": {row['detail']}" if row["detail"] else ""))
+    table = corpus.set_aside()
+    for reason in pc.unique(table["reason"]).to_pylist():
+        rows = table.filter(pc.equal(table["reason"], reason)).slice(0, EXAMPLES).to_pylist()
+        examples[reason] = [row["id"] + (f": {row['detail']}" if row["detail"] else "") for row in rows]
     return examples
-
-
-def _look_at_images(corpus: Corpus, split: Split, problems: list[str], nearly_blank: list[str]) -> None:
-    table = corpus.index(split, ("id",)).select(["id", "file", "row_group"])
-    places = sorted({(row["file"], row["row_group"]) for row in table.to_pylist()})
-    files = corpus.files(split)
-    for file, row_group in places:
-        group = corpus.read_row_group(files[file], row_group, ("id", "image", "width", "height"))
-        for row in group.to_pylist():
-            try:
-                array = decode_grey(row["image"])
-            except ValueError as error:
-                problems.append(f"{split}: image of {row['id']}: {error}")
-                continue
-            if _contrast(array) < _BLANK_CONTRAST:
-                nearly_blank.append(row["id"])
-            height, width = array.shape
-            if (height, width) != (row["height"], row["width"]):
-                said = f"{row['width']}x{row['height']}"
-                problems.append(f"{split}: image of {row['id']} is {width}x{height}, not {said} as said")
-
-
-def _contrast(array: np.ndarray) -> int:
-    """Grey levels between the paper (median) and the darkest half percent."""
-    dark, middle = array.size // 200, array.size // 2
-    ordered = np.partition(array.ravel(), (dark, middle))
-    return int(ordered[middle]) - int(ordered[dark])
-
-
-def _visible(character: str) -> str:
-    """Combining marks and blanks by code point: alone they do not show."""
-    shows = character.isalnum() or (character.isascii() and character > " ")
-    return character if shows else f"U+{ord(character):04X}"

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from htr_ray.corpus.direction import Direction
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SCHEMA_VERSION = 1
@@ -88,6 +90,9 @@ class CorpusInfo(BaseModel):
     citation: str = ""
     counts: dict[Split, SplitCounts]
     alphabet: str = Field(description="Characters of train and val, in code point order.")
+    direction: Direction = Field(
+        default="ltr", description="Where most letters run; texts are stored in logical order either way."
+    )
     alphabet_unseen: str = Field(default="", description="Characters of test that train and val lack.")
     set_aside: dict[str, int] = Field(default_factory=dict, description="Lines left out, by reason.")
     set_aside_file: str | None = Field(default=None, description="Its details, a Parquet file beside.")

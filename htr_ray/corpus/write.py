@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htr_ray import storage
+from htr_ray.corpus.direction import direction_of_counts
 from htr_ray.corpus.schema import (
     INFO_FILE,
     ROW_GROUP_LINES,
@@ -70,7 +71,7 @@ class CorpusWriter:
         self._bytes = dict.fromkeys(SPLITS, 0)
         self._counts = {split: SplitCounts() for split in SPLITS}
         self._writers: dict[Split, set[str]] = {split: set() for split in SPLITS}
-        self._characters: dict[Split, set[str]] = {split: set() for split in SPLITS}
+        self._characters: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
         self._set_aside: list[SetAside] = []
 
     def __enter__(self) -> CorpusWriter:
@@ -125,13 +126,14 @@ class CorpusWriter:
             raise UserError(f"{self.uri}: no line for train, so there is no corpus to write")
         for split in SPLITS:
             self._counts[split].writers = len(self._writers[split])
-        seen = self._characters["train"] | self._characters["val"]
+        seen = self._characters["train"] + self._characters["val"]
         set_aside_file = self._write_set_aside()
         info = CorpusInfo(
             **self._about,  # type: ignore[arg-type]
             counts=self._counts,
             alphabet="".join(sorted(seen)),
-            alphabet_unseen="".join(sorted(self._characters["test"] - seen)),
+            direction=direction_of_counts(seen),
+            alphabet_unseen="".join(sorted(set(self._characters["test"]) - set(seen))),
             set_aside=dict(Counter(item.reason for item in self._set_aside).most_common()),
             set_aside_file=set_aside_file,
             files={split: self._parts[split].names for split in SPLITS},

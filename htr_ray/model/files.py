@@ -22,8 +22,10 @@ from htr_ray.errors import UserError
 from htr_ray.model.encoder import Encoder
 from htr_ray.model.recognizer import Recognizer
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; raised when an older htr-ray could not read it."""
+_FIRST_FORMAT = 1
+"""Enough for all but right-to-left recognizers, whose texts an older htr-ray would return backwards."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 _SHAPING = ("channels", "lstm_hidden", "lstm_layers")
@@ -31,7 +33,8 @@ _SHAPING = ("channels", "lstm_hidden", "lstm_layers")
 
 def save_encoder(folder: str | os.PathLike[str], encoder: Encoder, extra: dict[str, Any] | None = None) -> None:
     """Write an encoder into the local ``folder`` (made if need be); ``extra``: anything JSON can hold."""
-    description = {"kind": "encoder", "model": encoder.settings.model_dump(), "extra": extra or {}}
+    settings = encoder.settings.model_dump()
+    description = {"format": _FIRST_FORMAT, "kind": "encoder", "model": settings, "extra": extra or {}}
     _save(Path(folder), encoder, description)
 
 
@@ -39,11 +42,14 @@ def save_recognizer(
     folder: str | os.PathLike[str], recognizer: Recognizer, extra: dict[str, Any] | None = None
 ) -> None:
     """Write a recognizer into the local ``folder`` (made if need be); ``extra``: anything JSON can hold."""
+    alphabet = recognizer.alphabet
     description = {
+        "format": _FIRST_FORMAT if alphabet.direction == "ltr" else FORMAT,
         "kind": "recognizer",
         "model": recognizer.settings.model_dump(),
         "decoder": recognizer.decoder_name,
-        "alphabet": recognizer.alphabet.to_json(),
+        "alphabet": alphabet.to_json(),
+        "direction": alphabet.direction,
         "extra": extra or {},
     }
     _save(Path(folder), recognizer, description)
@@ -64,7 +70,10 @@ def load_recognizer(folder: str | os.PathLike[str], device: str | torch.device =
         raise UserError(f"{folder / DESCRIPTION}: field 'decoder' is {decoder!r}, known are {known}")
     if not isinstance(characters, list) or not all(isinstance(c, str) for c in characters):
         raise UserError(f"{folder / DESCRIPTION}: field 'alphabet' is not a list of characters")
-    recognizer = Recognizer(_settings(folder, description), decoder, Alphabet.from_json(characters))
+    direction = description.get("direction", "ltr")
+    if direction != "ltr" and direction != "rtl":
+        raise UserError(f"{folder / DESCRIPTION}: field 'direction' is {direction!r}, known are ltr, rtl")
+    recognizer = Recognizer(_settings(folder, description), decoder, Alphabet.from_json(characters, direction))
     _fill(recognizer, _weights(folder), folder)
     return recognizer.to(device).eval()
 
@@ -100,7 +109,7 @@ def load_encoder(
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """``model.json`` as a dict: kind, format, model, extra; decoder and alphabet of a recognizer.
+    """``model.json`` as a dict: kind, format, model, extra; decoder, alphabet, direction of a recognizer.
 
     Raises UserError if there is none, or it is damaged or too new.
     """
@@ -128,7 +137,7 @@ def _save(folder: Path, module: nn.Module, description: dict[str, Any]) -> None:
     weights = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     (folder / DESCRIPTION).unlink(missing_ok=True)
     save_file(weights, folder / WEIGHTS)
-    text = json.dumps({"format": FORMAT, **description}, ensure_ascii=False, indent=1)
+    text = json.dumps(description, ensure_ascii=False, indent=1)
     partial = folder / f"{DESCRIPTION}.part"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(folder / DESCRIPTION)

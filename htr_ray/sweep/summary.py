@@ -24,6 +24,7 @@ COLUMNS = [
     "seed",
     "test_cer",
     "test_wer",
+    "test_gcer",
     "val_cer",
     "val_accuracy",
     "lines",

@@ -100,6 +100,8 @@ def open_experiment(uri: str, name: str, default_root: Path, wait: float) -> Pla
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     # MLflow prints two lines at the end of every run, one per model, and one per schema migration.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Where tqdm happens to be installed it draws a bar for every artifact, across our table.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for chatty in ("alembic", "mlflow.store", "mlflow.pyfunc"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     deadline = time.monotonic() + wait

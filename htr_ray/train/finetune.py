@@ -24,7 +24,7 @@ from htr_ray.stream.pipeline import Source, open_source
 from htr_ray.train import checkpoint
 from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit, sampled
 from htr_ray.train.job import MODEL, RESULT, Job
-from htr_ray.train.metrics import ErrorCount
+from htr_ray.train.metrics import ErrorCount, grapheme_error_rate
 from htr_ray.train.worker import Worker, autocast_dtype
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def open_data(job: Job) -> FinetuneData:
     settings = job.finetune
     assert settings is not None and job.label_fraction is not None
     corpus = Corpus.open(job.corpus)
-    alphabet = Alphabet(corpus.info.alphabet)
+    alphabet = corpus.alphabet
     index = corpus.index("train", columns=("id", "text"))
     labelled = [
         (line_id, text)
@@ -170,7 +170,11 @@ def build(job: Job, alphabet: Alphabet) -> Recognizer:
     if job.encoder is not None:
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
             storage.download_dir(job.encoder, Path(local))
+            fresh = {key: value.clone() for key, value in recognizer.encoder.lstm.state_dict().items()}
             load_encoder(Path(local), into=recognizer.encoder)
+        # A frozen encoder is taken whole: with a BiLSTM of random weights it would measure nothing.
+        if job.protocol != "frozen" and job.finetune is not None and job.finetune.pretrained == "resnet":
+            recognizer.encoder.lstm.load_state_dict(fresh)
     if job.protocol == "frozen":
         if job.encoder is None:
             # The literature's reference row: a random, fixed encoder.
@@ -206,7 +210,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         return errors, sorted(readings, key=lambda reading: reading.id)
 
     learner.beam = None  # the beam of the settings, if any
-    validation, _ = figures(data.validation_all)
+    validation, validation_readings = figures(data.validation_all)
     # Read once, at the end, with the weights that validation chose.
     test, readings = figures(data.test)
     size = cost(job.model, job.decoder, job.model.height, 4 * job.model.height)
@@ -217,8 +221,10 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         "protocol": job.protocol,
         "val_cer": validation["val_cer"],
         "val_wer": validation["val_wer"],
+        "val_gcer": _gcer(validation_readings),
         "test_cer": test["val_cer"],
         "test_wer": test["val_wer"],
+        "test_gcer": _gcer(readings),
         "lines": data.train.lines,
         "test_lines": len(readings),
         "epochs": outcome.epochs,
@@ -243,3 +249,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)
     return result
+
+
+def _gcer(readings: list[LineReading]) -> float:
+    return grapheme_error_rate((reading.truth, reading.reading) for reading in readings)

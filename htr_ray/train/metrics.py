@@ -1,11 +1,15 @@
-"""Character and word error rates: edit distance over reference length, micro-averaged, in percent."""
+"""Character, grapheme and word error rates: edit distance over reference length, micro-averaged, in percent."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import editdistance
+import regex
+
+_GRAPHEME = regex.compile(r"\X")
 
 
 @dataclass
@@ -48,3 +52,21 @@ def count_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCount:
     for truth, reading in pairs:
         count.add(truth, reading)
     return count
+
+
+def grapheme_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    """Error rate of (truth, reading) pairs over what a reader sees as one letter, in percent.
+
+    A letter with all its marks (an extended grapheme cluster) is right or wrong as a whole. The CER counts code
+    points, so that a wrong accent costs more or less by the Unicode normal form of the corpus; here it does not.
+    """
+    edits = length = 0
+    for truth, reading in pairs:
+        expected = _graphemes(truth)
+        edits += editdistance.eval(expected, _graphemes(reading))
+        length += len(expected)
+    return 100.0 * edits / max(length, 1)
+
+
+def _graphemes(text: str) -> list[str]:
+    return _GRAPHEME.findall(unicodedata.normalize("NFC", text))

@@ -23,7 +23,6 @@ from rich.console import Console
 
 from htr_ray.config import RunSettings, load
 from htr_ray.connect import cluster
-from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.sample import write_sample
 from htr_ray.model.recognizer import Recognizer
@@ -53,7 +52,7 @@ def main(uri: str) -> None:
     settings = load(RunSettings)
     torch.set_num_threads(1)
     corpus = Corpus.open(uri)
-    alphabet = Alphabet(corpus.info.alphabet)
+    alphabet = corpus.alphabet
     model = settings.model
     recipe = Recipe(model.height, model.width_scale, model.max_width, 0, augment=settings.augment, alphabet=alphabet)
     source = open_source(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
+import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.corpus.direction import reorder
 from htr_ray.errors import UserError
 
 
@@ -54,3 +58,50 @@ def test_errors() -> None:
     for changed in (["b", "a"], ["a", "a"]):
         with pytest.raises(UserError, match="code point order"):
             Alphabet.from_json(changed)
+
+
+# --- right to left ----------------------------------------------------------------------------------------
+
+RTL_TEXTS = ("שָׁלוֹם (עולם)", "בשנת 1914-18, ראה Jean (p. 12)", "في سنة ١٩١٤ م.", "Jean Paul")
+
+
+@given(st.text())
+def test_round_trip_right_to_left(text: str) -> None:
+    alphabet = Alphabet(text, "rtl")
+    assert alphabet.decode(alphabet.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", RTL_TEXTS)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_right_to_left_numbers_are_those_of_the_visual_order(text: str, form: Literal["NFC", "NFD"]) -> None:
+    text = unicodedata.normalize(form, text)
+    plain, alphabet = Alphabet(text), Alphabet(text, "rtl")
+    assert alphabet.to_json() == plain.to_json() and len(alphabet) == len(plain)
+    assert plain.decode(alphabet.encode(text)) == reorder(text)
+    assert alphabet.decode(alphabet.encode(text)) == text
+
+
+def test_brackets_turn_only_into_classes() -> None:
+    alphabet = Alphabet("אב)", "rtl")
+    assert alphabet.decode(alphabet.encode("אב)")) == "אב)"
+    assert Alphabet("אב()", "rtl").encode("(א)") == [1, 3, 2]
+
+
+def test_direction_is_part_of_an_alphabet() -> None:
+    left, right = Alphabet("אב"), Alphabet("אב", "rtl")
+    assert (left.direction, right.direction) == ("ltr", "rtl")
+    assert left != right == Alphabet.from_json(right.to_json(), "rtl")
+    assert len({left, right, Alphabet("אב", "rtl")}) == 2
+    assert pickle.loads(pickle.dumps(right)).encode("אב") == [2, 1] == right.encode("אב")
+    with pytest.raises(UserError, match="'אבx'"):  # the text as it was written
+        right.encode("אבx")
+
+
+@given(st.text(st.sampled_from("eéẽaäñ\u0303\u0301\u0308 ꝑ"), max_size=20))
+def test_any_normal_form(text: str) -> None:
+    """A mark is a character: what is decomposed stays so."""
+    for form in ("NFC", "NFD"):
+        normal = unicodedata.normalize(form, text)
+        alphabet = Alphabet(normal)
+        assert alphabet.decode(alphabet.encode(normal)) == normal
+        assert len(alphabet.encode(normal)) == len(normal)

@@ -158,7 +158,7 @@ def test_texts_for_people() -> None:
 
 def test_options_get_paths_of_the_download() -> None:
     options = find("copiste").options_at("/cache/copiste")
-    assert (options.images, options.writer_from) == ("/cache/copiste/jpg", "page")
+    assert (options.images, options.writer_pattern) == ("/cache/copiste/jpg", r"(imp_wikitexte_\d+)")
     assert find("copiste").input_at("/cache/copiste") == "/cache/copiste/alto"
 
 

@@ -124,6 +124,7 @@ def test_repeated_names_and_repeated_lines(tmp_path: Path) -> None:
     texts = [f"line {min(i, 190)}" for i in range(200)]
     report = prepare("parquet", _table(tmp_path / "x.parquet", image=images, text=texts), str(tmp_path), "c")
     assert report["problems"] == []
+    assert report["warnings"][-1].startswith("10 lines have the same image as one on another side")
     ids = [i for s in SPLITS for i in Corpus.open(str(tmp_path / "c")).index(s)["id"].to_pylist()]
     assert {"same", "same-2", "same-191"} <= set(ids)
     assert len(set(ids)) == len(ids)

@@ -11,10 +11,12 @@ from model_helpers import ALPHABET, batch, lines, small_recognizer, small_settin
 from safetensors.torch import load_file, save_file
 
 from htr_ray.config import DecoderName
+from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.errors import UserError
 from htr_ray.model.encoder import Encoder
 from htr_ray.model.files import (
     DESCRIPTION,
+    FORMAT,
     WEIGHTS,
     load_encoder,
     load_recognizer,
@@ -22,6 +24,7 @@ from htr_ray.model.files import (
     save_encoder,
     save_recognizer,
 )
+from htr_ray.model.recognizer import Recognizer
 
 
 @pytest.mark.parametrize("decoder", ["ctc", "transformer"])
@@ -35,6 +38,25 @@ def test_recognizer_round_trip(decoder: DecoderName, tmp_path: Path) -> None:
     assert loaded.read(*lines([70, 40])) == recognizer.read(*lines([70, 40]))
     assert read_description(tmp_path / "new" / "folder")["extra"] == {"epoch": 3, "note": "Straße"}
     assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {WEIGHTS, DESCRIPTION}
+
+
+def test_direction_is_kept(tmp_path: Path) -> None:
+    """An older htr-ray must refuse right-to-left recognizers, and only those."""
+    for direction, version in (("ltr", 1), ("rtl", FORMAT)):
+        alphabet = Alphabet("abאב", direction)  # type: ignore[arg-type]
+        save_recognizer(tmp_path, Recognizer(small_settings(), "ctc", alphabet))
+        assert load_recognizer(tmp_path).alphabet == alphabet
+        assert read_description(tmp_path)["format"] == version
+    save_encoder(tmp_path, Encoder(small_settings()))
+    assert read_description(tmp_path)["format"] == 1
+
+
+def test_files_from_before_there_was_a_direction(tmp_path: Path) -> None:
+    save_recognizer(tmp_path, small_recognizer("ctc"))
+    description = read_description(tmp_path)
+    del description["direction"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    assert load_recognizer(tmp_path).alphabet == ALPHABET and ALPHABET.direction == "ltr"
 
 
 def test_encoder_round_trip_and_out_of_a_recognizer(tmp_path: Path) -> None:
@@ -94,6 +116,8 @@ def test_damage_is_named(tmp_path: Path) -> None:
     refused(r"decoder\.linear\.\w+ has shape \[9")
     edit(alphabet=None)
     refused("alphabet")
+    edit(direction="up")
+    refused("field 'direction' is 'up'")
     edit()
     description = json.loads((tmp_path / DESCRIPTION).read_text())
     del description["alphabet"]

@@ -8,6 +8,7 @@ from model_helpers import ALPHABET, batch, lines, small_recognizer
 from torch import nn
 
 from htr_ray.config import DecoderName
+from htr_ray.corpus.alphabet import Alphabet
 
 BOTH = pytest.mark.parametrize("decoder", ["ctc", "transformer"])
 
@@ -65,6 +66,20 @@ def test_learns_by_heart_and_reads_back(decoder: DecoderName) -> None:
         readings = recognizer.read(data["images"], data["widths"])
         assert [reading.text for reading in readings] == texts
         assert all(reading.confidence > 0.5 for reading in readings)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_right_to_left_reading_is_the_visual_one_turned_round(beam: int) -> None:
+    """The decoder sees the same classes; only what they mean as a text differs."""
+    recognizer = small_recognizer("ctc", beam=beam)
+    images = lines([90, 60, 30])
+    recognizer.alphabet = Alphabet("אבגדהוזח")
+    visual = recognizer.read(*images)
+    recognizer.alphabet = Alphabet("אבגדהוזח", "rtl")
+    readings = recognizer.read(*images)
+    assert any(len(set(reading.text)) > 1 for reading in readings)
+    assert [reading.text for reading in readings] == [reading.text[::-1] for reading in visual]
+    assert [reading.confidence for reading in readings] == [reading.confidence for reading in visual]
 
 
 @BOTH

@@ -18,7 +18,7 @@ from htr_ray.errors import UserError
 from htr_ray.model.files import load_encoder, load_recognizer
 from htr_ray.train import checkpoint, finetune
 from htr_ray.train.launch import run_here
-from htr_ray.train.metrics import count_errors
+from htr_ray.train.metrics import count_errors, grapheme_error_rate
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -57,8 +57,11 @@ def test_finetune(sample_corpus: str, tmp_path: Path, decoder: str) -> None:
     readings = json.loads((tmp_path / "readings.json").read_text())
     assert len(readings) == result["test_lines"] == info.counts["test"]["lines"]
     assert result["lines"] == info.counts["train"]["lines"]
-    count = count_errors([(reading["truth"], reading["reading"]) for reading in readings])
+    pairs = [(reading["truth"], reading["reading"]) for reading in readings]
+    count = count_errors(pairs)
     assert result["test_cer"] == pytest.approx(count.cer) and result["test_wer"] == pytest.approx(count.wer)
+    assert result["test_gcer"] == pytest.approx(grapheme_error_rate(pairs)) and result["val_gcer"] > 0
+    assert not any("gcer" in name for report in reports for name in report), "counted at the end only"
     assert sum(reading["edits"] for reading in readings) == count.character_edits
     assert load_recognizer(tmp_path / "model").alphabet == Corpus.open(sample_corpus).alphabet
     assert checkpoint.pointer(str(tmp_path)) is None, "a finished trial needs no checkpoint"

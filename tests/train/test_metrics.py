@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_ray.train.metrics import ErrorCount, count_errors
+from htr_ray.train.metrics import ErrorCount, count_errors, grapheme_error_rate
 
 words = st.text("abc ", max_size=15)
 
@@ -67,3 +69,41 @@ def test_parts_add_up(pairs: list[tuple[str, str]], cut: int) -> None:
     parts = [count_errors(pairs[:cut]).as_list(), count_errors(pairs[cut:]).as_list()]
     total = ErrorCount(*[sum(column) for column in zip(*parts, strict=True)])
     assert total == count_errors(pairs)
+
+
+@pytest.mark.parametrize(
+    ("truth", "reading", "gcer"),
+    [
+        ("abcd", "abxd", 25.0),
+        ("caffè", "caffe", 20.0),  # a wrong accent is one wrong letter
+        ("caffe\u0300", "caffè", 0.0),  # in any normal form
+        ("q\u0303d", "qd", 50.0),  # also where no composed character exists
+        ("q\u0303\u0323d", "q\u0323\u0303d", 0.0),  # the order of marks above and below means nothing
+        ("שָׁם", "שם", 50.0),
+        ("", "", 0.0),
+        ("ab", "", 100.0),
+    ],
+)
+def test_graphemes_by_hand(truth: str, reading: str, gcer: float) -> None:
+    assert grapheme_error_rate([(truth, reading)]) == pytest.approx(gcer)
+
+
+def test_graphemes_are_averaged_over_letters() -> None:
+    pairs = [("a", "b"), ("abcdefghi", "abcdefghi")]
+    assert grapheme_error_rate(pairs) == pytest.approx(10.0) and grapheme_error_rate([]) == 0.0
+
+
+accented = st.text("aáä bq\u0303\u0301\u0323", max_size=12)
+
+
+@given(accented, accented)
+def test_graphemes_do_not_depend_on_the_normal_form(truth: str, reading: str) -> None:
+    composed, decomposed = (
+        [(unicodedata.normalize(form, truth), unicodedata.normalize(form, reading))] for form in ("NFC", "NFD")
+    )
+    assert grapheme_error_rate(composed) == pytest.approx(grapheme_error_rate(decomposed))
+
+
+@given(words, words)
+def test_without_marks_graphemes_are_characters(truth: str, reading: str) -> None:
+    assert grapheme_error_rate([(truth, reading)]) == pytest.approx(count_errors([(truth, reading)]).cer)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from htr_ray.corpus.importers import bentham, cvl, histdb, iam, pairs, parquet, rimes, table
+from htr_ray.corpus.importers import alto, bentham, cvl, histdb, iam, page, pairs, parquet, rimes, table
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.units import Unit
 from htr_ray.corpus.schema import SetAside
@@ -21,6 +21,8 @@ class Importer(NamedTuple):
 IMPORTERS: dict[str, Importer] = {
     "parquet": Importer(parquet.units, parquet.LAYOUT),
     "pairs": Importer(pairs.units, pairs.LAYOUT),
+    "alto": Importer(alto.units, alto.LAYOUT),
+    "page": Importer(page.units, page.LAYOUT),
     "table": Importer(table.units, table.LAYOUT),
     "iam": Importer(iam.units, iam.LAYOUT),
     "cvl": Importer(cvl.units, cvl.LAYOUT),

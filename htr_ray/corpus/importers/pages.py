@@ -234,6 +234,16 @@ def _stems(name: str) -> list[str]:
     return list(dict.fromkeys([whole, short]))
 
 
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UserError(f"--writer-pattern '{text}': not a regular expression ({error})") from error
+    if not pattern.groups:
+        raise UserError(f"--writer-pattern '{text}': has no group; put what names the writer in (...)")
+    return pattern
+
+
 def _page_names(names: list[str]) -> dict[str, str]:
     """What the pages of some files are called: as short as they can be told apart."""
     folders = {name: PurePosixPath(name).parent for name in names}
@@ -262,6 +272,9 @@ def _refuse_readings(uri: str, image_of: dict[str, str | None]) -> None:
 
 
 def _writer(name: str, page: str, options: ImportOptions) -> str | None:
+    if options.writer_pattern is not None:
+        match = _pattern(options.writer_pattern).search(page)
+        return match.group(1) if match else None
     if options.writer_from == "page":
         return page
     folder = PurePosixPath(name).parent
