@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Before anything imports torch: two OpenMP threads on two cores collapse (25 times slower was seen) as soon as
+# another process wants one of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines that are busy with other things make single examples slow; how slow is not what is tested.
 settings.register_profile("htr-ray", deadline=None)

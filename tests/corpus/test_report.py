@@ -122,7 +122,7 @@ def test_the_example_has_a_line_of_each_side(tmp_path: Path) -> None:
     [group] = report["duplicates"]["images"]["on_two_sides"]
     assert [name.split(":")[0] for name in group] == ["train", "val", "test", "train", "train", "test"]
     assert report["duplicates"]["images"]["lines_within_a_split"] == 3
-    assert " = val: line3 = test: line" in report["problems"][0]
+    assert " = val: line3 = test: line" in report["warnings"][0]
 
 
 def test_same_pixels_in_another_shape_are_another_image(tmp_path: Path) -> None:
