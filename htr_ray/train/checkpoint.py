@@ -78,6 +78,18 @@ def pointer(folder: str) -> str | None:
     return storage.read_json(uri)["checkpoint"] if storage.exists(uri) else None
 
 
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their parameters, which a file does not keep.
+
+    The fused optimizer walks parameter and moments in the order of memory: beside channels-last weights,
+    contiguous moments would silently belong to other weights.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def load(
     folder: str, module: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -95,6 +107,7 @@ def load(
         try:
             module.load_state_dict(load_file(place / "model.safetensors"))
             optimizer.load_state_dict(_unflatten(load_file(place / "optimizer.safetensors"), state.pop("groups")))
+            _lay_out_as_parameters(optimizer)
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{storage.join(folder, name)}: the checkpoint does not fit these settings "

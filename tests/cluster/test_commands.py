@@ -71,7 +71,7 @@ CALLS = documented()
 
 def parse(job: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     """Run the job up to the point where its own parser has read the arguments."""
-    original = argparse.ArgumentParser.parse_known_args
+    original = argparse.ArgumentParser.parse_known_intermixed_args
 
     def stop(self: argparse.ArgumentParser, args: object = None, namespace: object = None) -> object:
         result, rest = original(self, args, namespace)  # type: ignore[arg-type]
@@ -82,8 +82,8 @@ def parse(job: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> ar
     path = ROOT / "jobs" / f"{job}.py"
     monkeypatch.syspath_prepend(str(path.parent))
     monkeypatch.setattr(sys, "argv", [str(path), *arguments])
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_intermixed_args", stop)
     with pytest.raises(Parsed) as parsed:
         runpy.run_path(str(path), run_name="__main__")
     return parsed.value.namespace
