@@ -76,12 +76,12 @@ class Watch(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.curve: list[tuple[float, float, float]] = []
-        self._stop = threading.Event()
+        self._finished = threading.Event()
         self._began = time.monotonic()
 
     def run(self) -> None:
         me = psutil.Process(os.getpid())
-        while not self._stop.wait(1.0):
+        while not self._finished.wait(1.0):
             children = 0
             for child in me.children(recursive=True):
                 try:
@@ -94,7 +94,7 @@ class Watch(threading.Thread):
             self.curve.append((time.monotonic() - self._began, (own.rss - own.shared) / 1e6, children / 1e6))
 
     def end(self) -> None:
-        self._stop.set()
+        self._finished.set()
         self.join()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 from htr_ray import storage
-from htr_ray.corpus.importers.check import RawLine, check_line, in_parallel
+from htr_ray.corpus.importers.check import RawLine, check_line
 from htr_ray.corpus.importers.options import NO_COLUMN, ImportOptions
 from htr_ray.corpus.importers.splits import split_named
 from htr_ray.corpus.schema import Imported, SetAside, Split
@@ -48,8 +47,9 @@ class RowGroup:
     split: Split | None
 
     def lines(self) -> Iterator[Imported | SetAside]:
-        check = partial(check_line, normalisation=self.options.normalisation)
-        yield from in_parallel(check, _rows(self))
+        # No threads: the bytes are here already, and small images decode faster than threads change hands.
+        for row in _rows(self):
+            yield check_line(row, self.options.normalisation)
 
 
 def units(uri: str, options: ImportOptions) -> Iterator[RowGroup]:
