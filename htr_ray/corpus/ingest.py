@@ -21,6 +21,7 @@ from htr_ray.errors import UserError
 
 FEW = 16
 """Up to this many units (some thousand lines) are done before a Ray of our own would have started."""
+TASKS_PER_CPU = 16
 _BLOCK_LINES = 64
 # ``reason`` is null for a line and set for what was set aside; ``digest`` tells the same line twice.
 INGESTED = pa.schema(
@@ -55,7 +56,9 @@ def _distributed(units: list[Unit | SetAside]) -> Iterator[tuple[float, pa.Recor
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     rows = [{"unit": cloudpickle.dumps(unit), "number": number} for number, unit in enumerate(units, start=1)]
-    lines = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(_work, batch_size=1)
+    # A task costs some 70 ms whatever it does: enough of them to keep all CPUs busy to the end, no more.
+    tasks = min(len(rows), TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
+    lines = ray.data.from_items(rows, override_num_blocks=tasks).map_batches(_work, batch_size=1)
     tables: Iterator[Any] = iter(lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
     for table in tables:
         errors = [text for text in table["failure"].to_pylist() if text is not None]
