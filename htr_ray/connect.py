@@ -35,9 +35,15 @@ def cluster(console: Console) -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     asked = os.environ.get("RAY_ADDRESS", "")
     if asked not in ("", "local"):
-        _join(asked)
+        # Ray itself would try for two minutes and then end in a stack trace.
+        if not _answers(asked):
+            raise UserError(
+                f"RAY_ADDRESS={asked}: no Ray answers there; start it (ray start --head), correct the address, "
+                "or set RAY_ADDRESS=local for one of this job's own"
+            )
+        ray.init(address=asked, **_QUIET)
     elif asked != "local" and (running := _started_here()) is not None:
-        _join(running)
+        ray.init(address=running, **_QUIET)
     else:
         _start(console)
     try:
@@ -51,16 +57,6 @@ def _start(console: Console) -> None:
     # A trainer and its stream take turns on a core, so each core counts twice here.
     ray.init(address="local", num_cpus=2 * cores, include_dashboard=False, **_QUIET)
     console.print(f"Started a local Ray on {cores} core(s).")
-
-
-def _join(address: str) -> None:
-    # Ray itself would try for two minutes and then end in a stack trace.
-    if not _answers(address):
-        raise UserError(
-            f"RAY_ADDRESS={address}: no Ray answers there; start it (ray start --head), correct the address, "
-            "or set RAY_ADDRESS=local for one of this job's own"
-        )
-    ray.init(address=address, **_QUIET)
 
 
 def _started_here() -> str | None:

@@ -51,6 +51,24 @@ def read(
     return lines, aside
 
 
+def check_damaged(
+    units: Callable[[str, ImportOptions], Iterator[PageUnit | SetAside]], folder: Path, sound: bytes
+) -> None:
+    """Damage ``p.xml`` of a folder with one other page: nothing but lines and reasons, every line among them."""
+    for seed in range(FUZZ):
+        data = damage(sound, seed)
+        (folder / "p.xml").write_bytes(data)
+        found = list(units(str(folder), ImportOptions(height=24)))
+        assert len(found) == 2
+        items: list[Imported | SetAside] = []
+        for unit in found:
+            if isinstance(unit, SetAside):
+                items.append(unit)
+            elif unit.page == "p":
+                items += unit.lines()
+        check_accounts(items, data)
+
+
 def check_accounts(items: list[Imported | SetAside], data: bytes) -> None:
     """Every TextLine of parseable XML is a line, set aside, or counted where its page was set aside."""
     try:

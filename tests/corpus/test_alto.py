@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_trees import FUZZ, HEIGHT, TEXTS, WIDTH, check_accounts, damage, draw_page, read, write_image
+from page_trees import FUZZ, HEIGHT, TEXTS, WIDTH, check_accounts, check_damaged, damage, draw_page, read, write_image
 
 from htr_ray import storage
 from htr_ray.corpus.images import decode_grey
@@ -15,7 +15,7 @@ from htr_ray.corpus.importers import alto
 from htr_ray.corpus.importers.layout import LayoutError
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.pages import PageUnit
-from htr_ray.corpus.schema import Imported, Line, SetAside
+from htr_ray.corpus.schema import Line
 from htr_ray.errors import UserError
 
 pytest_plugins = ["s3_server"]
@@ -369,18 +369,7 @@ _SOUND = _alto(
 def test_damaged_files(tmp_path: Path) -> None:
     """Nothing but lines and reasons, and every line of the file among them."""
     _tree(tmp_path, p=_SOUND, sound=_alto(_line(), image="sound.png"))
-    for seed in range(FUZZ):
-        data = damage(_SOUND, seed)
-        (tmp_path / "p.xml").write_bytes(data)
-        units = list(alto.units(str(tmp_path), ImportOptions(height=24)))
-        assert len(units) == 2
-        items: list[Imported | SetAside] = []
-        for unit in units:
-            if isinstance(unit, SetAside):
-                items.append(unit)
-            elif unit.page == "p":
-                items += unit.lines()
-        check_accounts(items, data)
+    check_damaged(alto.units, tmp_path, _SOUND)
 
 
 def test_damaged_real_files(tmp_path: Path, handwriting: Path) -> None:

@@ -12,14 +12,13 @@ from trees import image, plant
 
 from htr_ray.corpus.importers.listing import (
     Listing,
-    image_units_of,
     packed,
     printable,
     read_lists,
     rows,
     split_of_list,
 )
-from htr_ray.corpus.importers.units import UNIT_LINES, ImageRef
+from htr_ray.corpus.importers.units import UNIT_LINES, ImageRef, image_units
 from htr_ray.corpus.schema import SetAside
 from htr_ray.errors import UserError
 
@@ -105,7 +104,7 @@ def test_units_come_as_their_images_do() -> None:
             seen.append(item)
             yield item
 
-    stream = image_units_of(source(), "NFC")
+    stream = image_units(source(), "NFC")
     first = next(unit for unit in stream if not isinstance(unit, SetAside))
     assert len(first.refs) == UNIT_LINES and len(seen) == 2 * UNIT_LINES
     rest = [len(unit.refs) for unit in stream if not isinstance(unit, SetAside)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_trees import FUZZ, HEIGHT, TEXTS, WIDTH, check_accounts, damage, draw_page, read, write_image
+from page_trees import FUZZ, HEIGHT, TEXTS, WIDTH, check_accounts, check_damaged, damage, draw_page, read, write_image
 
 from htr_ray.corpus.importers import page
 from htr_ray.corpus.importers.layout import LayoutError
@@ -184,18 +184,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     _one(tmp_path, _SOUND)
     write_image(tmp_path / "sound.png")
     (tmp_path / "sound.xml").write_bytes(_page(_line(), image="sound.png"))
-    for seed in range(FUZZ):
-        data = damage(_SOUND, seed)
-        (tmp_path / "p.xml").write_bytes(data)
-        units = list(page.units(str(tmp_path), ImportOptions(height=24)))
-        assert len(units) == 2
-        items: list[Imported | SetAside] = []
-        for unit in units:
-            if isinstance(unit, SetAside):
-                items.append(unit)
-            elif unit.page == "p":
-                items += unit.lines()
-        check_accounts(items, data)
+    check_damaged(page.units, tmp_path, _SOUND)
 
 
 def test_damaged_real_files(tmp_path: Path, handwriting: Path) -> None:

@@ -15,6 +15,7 @@ from htr_ray import storage
 from htr_ray.corpus.catalogue import from_git, from_hub
 from htr_ray.corpus.catalogue.entries import Entry, GitSource
 from htr_ray.corpus.importers.options import ImportOptions
+from htr_ray.corpus.importers.units import LFS_POINTER
 from htr_ray.errors import UserError
 
 try:
@@ -24,7 +25,6 @@ except ImportError:  # Windows: there two fetches of one corpus at once are the 
 
 CACHE_VARIABLE = "HTR_RAY_CACHE"
 _MARKER = ".complete"
-_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _is_pointer(path: Path) -> bool:
     """Whether a file is what git LFS leaves in place of one that was not downloaded."""
     if not path.is_file() or path.stat().st_size > 1024:
         return False
-    return path.read_bytes().startswith(_POINTER)
+    return path.read_bytes().startswith(LFS_POINTER)
 
 
 @contextmanager

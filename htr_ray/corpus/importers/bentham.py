@@ -10,15 +10,15 @@ from htr_ray.corpus.importers.listing import (
     Listing,
     SplitLists,
     finest,
-    image_units_of,
     is_list,
+    paired,
     read_lists,
     read_splits,
 )
+from htr_ray.corpus.importers.names import is_image
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.pages import PageUnit
-from htr_ray.corpus.importers.pairs import IMAGE_SUFFIXES
-from htr_ray.corpus.importers.units import ImageFiles, ImageRef
+from htr_ray.corpus.importers.units import ImageFiles, image_units
 from htr_ray.corpus.schema import SetAside
 from htr_ray.errors import UserError
 
@@ -48,7 +48,7 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | PageUnit | 
     texts = {_stem(name): name for name in listing.names if _is_in(name, "transcriptions") and _ends(name, ".txt")}
     lines = {_stem(name): name for name in listing.images() if "lines" in PurePosixPath(name).parent.name.lower()}
     if lines and texts:
-        yield from image_units_of(_lines(listing, lines, texts, splits), options.normalisation)
+        yield from image_units(paired(listing, lines, texts, splits, _page_of), options.normalisation)
         return
     xml = {_stem(name): name for name in listing.names if _is_in(name, "page") and _ends(name, ".xml")}
     if not xml:
@@ -59,22 +59,9 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | PageUnit | 
     yield from _pages(listing, xml, splits, options)
 
 
-def _lines(
-    listing: Listing, images: dict[str, str], texts: dict[str, str], splits: SplitLists | None
-) -> Iterator[ImageRef | SetAside]:
-    for id in sorted(images.keys() | texts.keys()):
-        split = splits.of(id) if splits else None
-        if id not in texts:
-            yield SetAside(id, "image without transcription", images[id])
-        elif splits and split is None:
-            yield SetAside(id, "in no split list")
-        elif id not in images:
-            yield SetAside(id, "text without an image", texts[id])
-        else:
-            image, text = listing.path(images[id]), listing.path(texts[id])
-            yield ImageRef(id, image, text_uri=text, page="_".join(id.split("_")[:_PAGE_PARTS]), split=split)
-    if splits:
-        yield from splits.unused()
+def _page_of(id: str) -> str:
+    """``002_080_001_01_01`` -> ``002_080_001``."""
+    return "_".join(id.split("_")[:_PAGE_PARTS])
 
 
 def _pages(
@@ -102,7 +89,7 @@ def _page_images(listing: Listing, options: ImportOptions) -> dict[str, str]:
         return {_stem(name): listing.path(name) for name in listing.images() if _is_in(name, "pages")}
     if not storage.is_dir(options.images):
         raise UserError(f"--images {options.images}: no such folder")
-    names = [name for name in storage.walk(options.images) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    names = [name for name in storage.walk(options.images) if is_image(name)]
     return {_stem(name): storage.join(options.images, name) for name in names}
 
 

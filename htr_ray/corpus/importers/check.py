@@ -53,13 +53,18 @@ def check_line(raw: RawLine, normalisation: Normalisation = "NFC") -> Imported |
         else:
             image, width, height = as_grey_file(raw.image)
     except ValueError as error:
-        reason, _, detail = str(error).partition(" (")
-        return SetAside(raw.id, reason, detail.rstrip(")"))
+        return unreadable(raw.id, error)
     try:
         text = None if raw.text is None else clean_text(raw.text, normalisation)
     except TextError as error:
         return SetAside(raw.id, error.args[0], error.args[1])
     return Imported(Line(raw.id, image, width, height, text, raw.writer, raw.page), raw.split)
+
+
+def unreadable(id: str, error: ValueError) -> SetAside:
+    """What ``corpus/images.py`` says of an image that it cannot decode, "reason (detail)", as a set-aside line."""
+    reason, _, detail = str(error).partition(" (")
+    return SetAside(id, reason, detail.rstrip(")"))
 
 
 def clean_text(data: bytes | str, normalisation: Normalisation = "NFC") -> str:

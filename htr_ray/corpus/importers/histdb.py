@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from htr_ray.corpus.importers.listing import Listing, SplitLists, image_units_of, is_list, read_lists, rows
+from htr_ray.corpus.importers.listing import Listing, SplitLists, is_list, read_lists, rows
 from htr_ray.corpus.importers.options import ImportOptions
-from htr_ray.corpus.importers.units import ImageFiles, ImageRef
+from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units
 from htr_ray.corpus.schema import SetAside
 from htr_ray.errors import UserError
 
@@ -88,7 +88,7 @@ def _units(
         raise UserError(f"--input {listing.uri}: no image in data/{folder}; unpack the whole archive there")
     splits = _splits(listing, index, sets)
     items = _items(listing, index, images, splits, codes)
-    yield from image_units_of(items, options.normalisation)
+    yield from image_units(items, options.normalisation)
 
 
 def _items(

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 from htr_ray.corpus.importers.check import Normalisation
 from htr_ray.corpus.importers.layout import LayoutError, read_xml
-from htr_ray.corpus.importers.listing import Listing, image_units_of, packed, read_splits, rows
+from htr_ray.corpus.importers.listing import Listing, packed, read_splits, rows
 from htr_ray.corpus.importers.options import ImportOptions
-from htr_ray.corpus.importers.units import ImageFiles, ImageRef, read_or_why
+from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units, read_or_why
 from htr_ray.corpus.schema import Imported, SetAside
 from htr_ray.errors import UserError
 
@@ -103,7 +103,7 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | Forms | Set
     """
     source = _Source(uri, options)
     if not source.uses_xml:
-        yield from image_units_of(source.items(), options.normalisation)
+        yield from image_units(source.items(), options.normalisation)
         return
     refs = []
     for item in source.items():

@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from htr_ray import storage
-from htr_ray.corpus.importers.check import Normalisation
-from htr_ray.corpus.importers.pairs import IMAGE_SUFFIXES
+from htr_ray.corpus.importers.names import is_hidden, is_image
 from htr_ray.corpus.importers.splits import split_named
-from htr_ray.corpus.importers.units import UNIT_LINES, ImageFiles, ImageRef, image_units, read_or_why
+from htr_ray.corpus.importers.units import UNIT_LINES, ImageRef, read_or_why
 from htr_ray.corpus.schema import SetAside, Split
 from htr_ray.errors import UserError
 
@@ -53,7 +52,7 @@ class Listing:
 
     def images(self) -> Iterator[str]:
         """Those files that are images by their ending."""
-        return (name for name in self.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+        return (name for name in self.names if is_image(name))
 
 
 def packed(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[tuple[_Item, ...]]:
@@ -70,20 +69,30 @@ def packed(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[tup
         yield tuple(waiting)
 
 
-def image_units_of(
-    items: Iterable[ImageRef | SetAside], normalisation: Normalisation
-) -> Iterator[ImageFiles | SetAside]:
-    """Cut a sequence of images into units as it comes; what is set aside already goes ahead of its unit."""
-    refs: list[ImageRef] = []
-    for item in items:
-        if isinstance(item, SetAside):
-            yield item
-            continue
-        refs.append(item)
-        if len(refs) == UNIT_LINES:
-            yield ImageFiles(tuple(refs), normalisation)
-            refs = []
-    yield from image_units(refs, normalisation)
+def paired(
+    listing: Listing,
+    images: Mapping[str, str],
+    texts: Mapping[str, str],
+    splits: SplitLists | None,
+    page_of: Callable[[str], str | None],
+) -> Iterator[ImageRef | SetAside]:
+    """Put line images and the files of their texts together, both by id, with the splits of ``splits``.
+
+    What lacks its other half, or stands in no list though there are lists, is set aside; so is what is only listed.
+    """
+    for id in sorted(images.keys() | texts.keys()):
+        split = splits.of(id) if splits else None
+        if id not in texts:
+            yield SetAside(id, "image without transcription", images[id])
+        elif splits and split is None:
+            yield SetAside(id, "in no split list")
+        elif id not in images:
+            yield SetAside(id, "text without an image", texts[id])
+        else:
+            image, text = listing.path(images[id]), listing.path(texts[id])
+            yield ImageRef(id, image, text_uri=text, page=page_of(id), split=split)
+    if splits:
+        yield from splits.unused()
 
 
 def printable(name: str) -> str:
@@ -234,7 +243,7 @@ def _listed(row: str, split: Split | None) -> tuple[str, Split | None]:
 def _without_suffix(id: str) -> str:
     """``lines/a01/a01-000u-00.png`` -> ``a01-000u-00``."""
     name = PurePosixPath(id.replace("\\", "/"))
-    return name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
+    return name.stem if is_image(name.name) else name.name
 
 
 def _walk(uri: str, odd_names: bool) -> list[str]:
@@ -254,4 +263,4 @@ def _walk(uri: str, odd_names: bool) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    return "/." in f"/{name}" or "/__MACOSX/" in f"/{name}"
+    return is_hidden(name) or "/__MACOSX/" in f"/{name}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from htr_ray import storage
-from htr_ray.corpus.importers.pairs import IMAGE_SUFFIXES
+from htr_ray.corpus.importers.names import is_image
 from htr_ray.errors import UserError
 
 
@@ -85,8 +85,8 @@ class _Names:
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for name in names:
-            path = PurePosixPath(name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(name):
+                path = PurePosixPath(name)
                 self._by_name[path.name.lower()].append(name)
                 self._by_stem[path.stem.lower()].append(name)
 

@@ -20,6 +20,7 @@ from htr_ray.corpus import extract
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.importers.check import RawLine, check_line, in_parallel
 from htr_ray.corpus.importers.layout import Layout, LayoutError, LayoutLine
+from htr_ray.corpus.importers.names import is_hidden
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.page_images import PageImages
 from htr_ray.corpus.importers.units import read_or_why
@@ -163,7 +164,7 @@ def _find(uri: str) -> tuple[str, list[str], list[str] | None]:
     whole = storage.normalise(uri)
     if storage.exists(whole):
         if storage.is_dir(whole):
-            listing = [name for name in storage.walk(whole) if not _hidden(name)]
+            listing = [name for name in storage.walk(whole) if not is_hidden(name)]
             return whole, [name for name in listing if name.lower().endswith(".xml")], listing
         base, _, name = whole.rpartition("/")
         return base or "/", [name], None
@@ -174,11 +175,7 @@ def _find(uri: str) -> tuple[str, list[str], list[str] | None]:
     filesystem, path = storage.filesystem(whole)
     start = storage.filesystem(base)[1].rstrip("/") + "/"
     matches = sorted(match.removeprefix(start) for match in ArrowFSWrapper(filesystem).glob(path))
-    return base, [name for name in matches if name.lower().endswith(".xml") and not _hidden(name)], None
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+    return base, [name for name in matches if name.lower().endswith(".xml") and not is_hidden(name)], None
 
 
 def _is_chosen(name: str, pattern: str | None) -> bool:

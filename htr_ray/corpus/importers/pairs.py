@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from htr_ray import storage
+from htr_ray.corpus.importers.names import IMAGE_SUFFIXES, is_hidden, is_image
 from htr_ray.corpus.importers.options import ImportOptions
 from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units
 from htr_ray.corpus.schema import SetAside
@@ -22,7 +23,6 @@ pairs: a folder of line images, each with its transcription beside it (OCRopus, 
   Images: png jpg jpeg tif tiff bmp gif webp jp2. With --writer-from folder (the default) the folder of an
   image names its writer (anna, bert); with --writer-from none writers are not known.
 """
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2"})
 TEXT_SUFFIXES = (".gt.txt", ".txt")
 # OCRopus writes 0001.bin.png (binarised) or 0001.nrm.png (normalised) to 0001.gt.txt.
 _VARIANTS = (".bin", ".nrm", ".dew")
@@ -37,8 +37,8 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | SetAside]:
         raise UserError(f"--input {uri}: not found; check the spelling")
     if not storage.is_dir(uri):
         raise UserError(f"--input {uri}: is a file; --format pairs wants the folder of the images")
-    names = [name for name in storage.walk(uri) if not _hidden(name)]
-    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    names = [name for name in storage.walk(uri) if not is_hidden(name)]
+    images = [name for name in names if is_image(name)]
     if not images:
         kinds = sorted({PurePosixPath(name).suffix or name for name in names})[:10]
         found = f"only {', '.join(kinds)}" if kinds else "it is empty"
@@ -52,10 +52,6 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | SetAside]:
     used |= {name for _, name in pairs if name}
     for name in sorted(texts - used):
         yield SetAside(name, "text without an image")
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _text_of(image: str, texts: set[str]) -> str | None:

@@ -13,6 +13,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 from htr_ray import storage
 from htr_ray.corpus.importers.check import RawLine, check_line
+from htr_ray.corpus.importers.names import is_hidden
 from htr_ray.corpus.importers.options import NO_COLUMN, ImportOptions
 from htr_ray.corpus.importers.splits import split_named
 from htr_ray.corpus.schema import Imported, SetAside, Split
@@ -98,16 +99,12 @@ def _find(uri: str) -> list[str]:
         raise UserError(f"--input {uri}: not found; check the spelling")
     elif storage.is_dir(uri):
         names = [name for name in storage.walk(uri) if name.endswith(".parquet")]
-        files = [storage.join(uri, name) for name in names if not _hidden(name) and not _set_aside(name)]
+        files = [storage.join(uri, name) for name in names if not is_hidden(name) and not _set_aside(name)]
     else:
         files = [uri]
     if not files:
         raise UserError(f"--input {uri}: no Parquet file (*.parquet) there; see --help for the formats")
     return files
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def _set_aside(name: str) -> bool:

@@ -13,11 +13,11 @@ import numpy as np
 from lxml import etree
 
 from htr_ray.corpus.images import decode_grey
-from htr_ray.corpus.importers.check import Normalisation, RawLine, check_line
+from htr_ray.corpus.importers.check import Normalisation, RawLine, check_line, unreadable
 from htr_ray.corpus.importers.layout import LayoutError, read_xml
-from htr_ray.corpus.importers.listing import Listing, image_units_of, is_list, read_lists, rows
+from htr_ray.corpus.importers.listing import Listing, is_list, paired, read_lists, rows
 from htr_ray.corpus.importers.options import ImportOptions
-from htr_ray.corpus.importers.units import ImageFiles, ImageRef, read_or_why
+from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units, read_or_why
 from htr_ray.corpus.schema import Imported, SetAside, Split
 from htr_ray.errors import UserError
 
@@ -107,9 +107,9 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | Page | SetA
             raise UserError(
                 f"--input {uri}: no list of words such as groundtruth_training_icdar2011.txt; or use --level lines"
             )
-        yield from image_units_of(_words(listing, words), options.normalisation)
+        yield from image_units(_words(listing, words), options.normalisation)
     elif texts:
-        yield from image_units_of(_lines(listing, texts), options.normalisation)
+        yield from image_units(_lines(listing, texts), options.normalisation)
     elif xml:
         yield from _pages(listing, xml, options)
     else:
@@ -125,19 +125,7 @@ def _lines(listing: Listing, texts: list[str]) -> Iterator[ImageRef | SetAside]:
     files = {listing.path(name): split for name in names if (split := is_list(name))}
     splits = read_lists(files, "_") if files else None
     text_of = {PurePosixPath(name).stem: name for name in texts if name.lower().endswith(".txt")}
-    for id in sorted(text_of.keys() | images.keys()):
-        split = splits.of(id) if splits else None
-        if id not in text_of:
-            yield SetAside(id, "image without transcription", images[id])
-        elif splits and split is None:
-            yield SetAside(id, "in no split list")
-        elif id not in images:
-            yield SetAside(id, "text without an image", text_of[id])
-        else:
-            image, text = listing.path(images[id]), listing.path(text_of[id])
-            yield ImageRef(id, image, text_uri=text, page=id.rpartition("_")[0] or None, split=split)
-    if splits:
-        yield from splits.unused()
+    return paired(listing, images, text_of, splits, lambda id: id.rpartition("_")[0] or None)
 
 
 def _page_lists(listing: Listing) -> dict[str, Split]:
@@ -194,8 +182,7 @@ def _page_image(name: str, uri: str) -> np.ndarray | SetAside:
     try:
         return decode_grey(data)
     except ValueError as error:
-        reason, _, detail = str(error).partition(" (")
-        return SetAside(name, reason, detail.rstrip(")"))
+        return unreadable(name, error)
 
 
 def _word_list(name: str) -> Split | None:

@@ -13,10 +13,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from htr_ray import storage
-from htr_ray.corpus.importers.listing import image_units_of
 from htr_ray.corpus.importers.options import NO_COLUMN, ImportOptions
 from htr_ray.corpus.importers.splits import split_named
-from htr_ray.corpus.importers.units import ImageFiles, ImageRef
+from htr_ray.corpus.importers.units import ImageFiles, ImageRef, image_units
 from htr_ray.corpus.schema import SetAside
 from htr_ray.errors import UserError
 
@@ -60,7 +59,7 @@ def units(uri: str, options: ImportOptions) -> Iterator[ImageFiles | SetAside]:
         raise UserError(f"--input {uri}: not found; check the spelling")
     if storage.is_dir(uri):
         raise UserError(f"--input {uri}: is a folder; --format table wants the table")
-    yield from image_units_of(_items(uri, options, read), options.normalisation)
+    yield from image_units(_items(uri, options, read), options.normalisation)
 
 
 def _items(uri: str, options: ImportOptions, read: _Reader) -> Iterator[ImageRef | SetAside]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from htr_ray import storage
@@ -19,6 +18,8 @@ from htr_ray.corpus.schema import Imported, SetAside, Split
 from htr_ray.errors import UserError
 
 UNIT_LINES = 256
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+"""How a file begins that git LFS left in place of one that was not downloaded."""
 
 
 @runtime_checkable
@@ -59,11 +60,21 @@ class ImageFiles:
         yield from in_parallel(partial(_read_line, self.normalisation), self.refs)
 
 
-def image_units(refs: Iterable[ImageRef], normalisation: Normalisation = "NFC") -> Iterator[ImageFiles]:
-    """Cut a sequence of images into units."""
-    source = iter(refs)
-    while chunk := tuple(islice(source, UNIT_LINES)):
-        yield ImageFiles(chunk, normalisation)
+def image_units(
+    items: Iterable[ImageRef | SetAside], normalisation: Normalisation = "NFC"
+) -> Iterator[ImageFiles | SetAside]:
+    """Cut a sequence of images into units as it comes; what is set aside already goes ahead of its unit."""
+    refs: list[ImageRef] = []
+    for item in items:
+        if isinstance(item, SetAside):
+            yield item
+            continue
+        refs.append(item)
+        if len(refs) == UNIT_LINES:
+            yield ImageFiles(tuple(refs), normalisation)
+            refs = []
+    if refs:
+        yield ImageFiles(tuple(refs), normalisation)
 
 
 def read_or_why(id: str, uri: str) -> bytes | SetAside:
@@ -77,7 +88,7 @@ def read_or_why(id: str, uri: str) -> bytes | SetAside:
         if isinstance(error, storage.Unavailable) and not storage.is_local(uri):
             raise
         return SetAside(id, "file cannot be read", str(error))
-    if data.startswith(b"version https://git-lfs.github.com/spec/v1"):
+    if data.startswith(LFS_POINTER):
         return SetAside(id, "git LFS pointer", f"{uri}: the file itself was not downloaded; see git lfs pull")
     return data
 
