@@ -21,6 +21,7 @@ from htr_ray.stream.batch import PAPER, Batch, Recipe
 from htr_ray.stream.pipeline import Source, stream
 from htr_ray.train import checkpoint
 from htr_ray.train.schedule import Clock, rate
+from htr_ray.train.usage import usage
 from htr_ray.train.worker import Worker, autocast_dtype
 
 logger = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ def fit(
             "lines_per_second": outcome.lines_per_second,
             "waiting_share": outcome.waiting_share,
             "minutes": clock.seconds / 60.0,
+            **usage(device),
         }
         outcome.history.append({"epoch": epoch, **metrics})
         # One worker's clock decides for all, or they would wait for each other for ever.

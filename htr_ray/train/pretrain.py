@@ -21,7 +21,8 @@ from htr_ray.stream.batch import Recipe
 from htr_ray.stream.pipeline import Source, open_source
 from htr_ray.train import checkpoint
 from htr_ray.train.fit import EvalBatches, Learner, fit, sampled
-from htr_ray.train.job import MODEL, RESULT, Job
+from htr_ray.train.job import MODEL, PREVIEW, RESULT, Job
+from htr_ray.train.preview import preview
 from htr_ray.train.worker import Worker
 
 
@@ -110,7 +111,10 @@ def open_data(job: Job) -> PretrainData:
 
 
 def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
-    """Pre-train; leaves ``model/`` (the encoder) and ``result.json`` in the job's folder, and returns the result."""
+    """Pre-train; return the result.
+
+    Leaves ``model/`` (the encoder), ``preview.json`` and ``result.json`` in the job's folder.
+    """
     settings = job.pretrain
     assert settings is not None and job.pretext is not None and job.pretext_settings is not None
     torch.manual_seed(job.seed)
@@ -148,6 +152,8 @@ def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
             save_encoder(Path(local), module.encoder, {"pretext": job.pretext, "corpus": job.corpus, "seed": job.seed})
             storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
+        shown = preview(Corpus.open(job.corpus), data.validation_recipe, module, pretext, worker.device)
+        storage.write_json(storage.join(job.folder, PREVIEW), shown)
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import shutil
@@ -13,6 +14,7 @@ import torch
 from train_helpers import PLAIN, finetuning, into, losses, pretraining
 
 from htr_ray import storage
+from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.model.files import load_encoder, load_recognizer
@@ -110,6 +112,20 @@ def test_pretrain(sample_corpus: str, tmp_path: Path, pretext: str) -> None:
     assert result["val_accuracy"] == max(entry["val_accuracy"] for entry in result["history"])
     assert json.loads((tmp_path / "result.json").read_text()) == json.loads(json.dumps(result))
     assert load_encoder(tmp_path / "model").settings == job.model
+    assert all(0 < entry["system/process_memory_usage_megabytes"] < 1e5 for entry in result["history"])
+
+
+def test_preview_shows_what_the_encoder_answered(sample_corpus: str, tmp_path: Path) -> None:
+    run_here(pretraining(sample_corpus, tmp_path, "pretrain.max_epochs=1", pretext="sorting"), into([]))
+    shown = json.loads((tmp_path / "preview.json").read_text())
+    assert len(shown) == 10
+    for line in shown:
+        whole, view = (decode_grey(base64.b64decode(line[name])) for name in ("line", "view"))
+        assert whole.shape[0] == view.shape[0] == 32
+        answer, guess = (line[name].removeprefix("pieces ").split() for name in ("answer", "guess"))
+        assert sorted(answer) == ["1", "2", "3", "4", "5"]
+        assert line["right"] == pytest.approx(sum(a == g for a, g in zip(answer, guess, strict=True)) / 5)
+    assert len({line["view"] for line in shown}) == 10
 
 
 def test_pretrain_needs_no_labels(sample_corpus: str, tmp_path: Path) -> None:
