@@ -1,0 +1,49 @@
+"""What a grid left behind, as plain data: all that the report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial: which, how it ended, its figures."""
+
+    key: str
+    """Its path below the grid's folder, the same in every run."""
+    stage: Literal["pretrain", "finetune"]
+    corpus: str
+    pretext: str
+    """``none``: from scratch."""
+    seed: int
+    decoder: str | None
+    """None, as the two below: a pre-training."""
+    label_fraction: float | None
+    protocol: str | None
+    state: State
+    failure: str | None
+    """Why, of a failed one, in one sentence."""
+    result: dict[str, Any]
+    """``result.json``; empty unless done."""
+    readings: list[dict[str, Any]] | None
+    """``readings.json`` of a finished fine-tuning; None where it is not there or damaged."""
+    gpus: float | None = None
+    """GPUs that it held, over all its workers; None: not recorded."""
+
+
+@dataclass(frozen=True)
+class GridResults:
+    """A grid: its settings, every trial it asked for, the corpora's facts."""
+
+    name: str
+    settings: dict[str, Any]
+    """``grid.json``."""
+    trials: list[TrialResult]
+    """In the order of the grid: pre-trainings first."""
+    corpora: dict[str, dict[str, Any]]
+    """By name: ``corpus.json`` and ``uri``; only ``uri`` where the corpus is not there any more."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be read, for people."""
