@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from htr_ray.corpus.direction import MIRRORED, Direction, reorder
+from htr_ray.corpus.direction import MIRRORED, Direction, order, reorder
 from htr_ray.errors import UserError
 
 
@@ -67,14 +67,25 @@ class Alphabet:
 
         Raises ValueError for a number that is no class of this alphabet.
         """
+        text = self._characters(numbers)
+        return text if self.direction == "ltr" else reorder(text, self._mirrored)
+
+    def order(self, numbers: Sequence[int]) -> list[int]:
+        """For each character of ``decode(numbers)``, its position in ``numbers``: for what goes with a character."""
+        kept = [i for i, number in enumerate(numbers) if number != self.BLANK]
+        if self.direction == "ltr":
+            return kept
+        return [kept[i] for i in order(self._characters(numbers), self._mirrored)]
+
+    def _characters(self, numbers: Iterable[int]) -> str:
+        """The characters in the order of ``numbers``, without blanks."""
         out = []
         for number in numbers:
             if not 0 <= number <= len(self.characters):
                 raise ValueError(f"{number} is no class of an alphabet of {len(self)} (blank counted)")
             if number != self.BLANK:
                 out.append(self.characters[number - 1])
-        text = "".join(out)
-        return text if self.direction == "ltr" else reorder(text, self._mirrored)
+        return "".join(out)
 
     def covers(self, text: str) -> set[str]:
         """Return the characters of ``text`` that this alphabet lacks; empty: it covers the text."""

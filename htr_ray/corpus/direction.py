@@ -47,11 +47,22 @@ def reorder(text: str, mirrored: Mapping[str, str] = MIRRORED) -> str:
 
     Combining marks stay behind their letter. ``mirrored`` are the brackets to swap, in pairs.
     """
-    head, clusters, kinds = "", [], ""
-    for character in text:
+    return "".join(piece for _, piece in _pieces(text, mirrored))
+
+
+def order(text: str, mirrored: Mapping[str, str] = MIRRORED) -> list[int]:
+    """For each character of ``reorder(text, mirrored)``, its position in ``text``."""
+    return [i for start, piece in _pieces(text, mirrored) for i in range(start, start + len(piece))]
+
+
+def _pieces(text: str, mirrored: Mapping[str, str]) -> list[tuple[int, str]]:
+    """Letters with their marks in the other order: where each starts in ``text``, and what becomes of it."""
+    head, clusters, starts, kinds = "", [], [], ""
+    for i, character in enumerate(text):
         kind = _kind(character)
         if kind != "m":
             clusters.append(character)
+            starts.append(i)
             kinds += kind
         elif clusters:
             clusters[-1] += character
@@ -60,15 +71,14 @@ def reorder(text: str, mirrored: Mapping[str, str] = MIRRORED) -> str:
     if "A" in kinds or "n" in kinds:
         kinds = kinds.translate(_ARABIC)
     if "L" in kinds and "R" not in kinds:
-        return text
-    out: list[str] = []
+        return [(0, text)]
+    out = [(0, head)]
     end = len(clusters)
-    for start, stop in reversed(_forwards(kinds, clusters, mirrored)):
-        out += (mirrored.get(cluster, cluster) for cluster in reversed(clusters[stop:end]))
-        out += clusters[start:stop]
+    for start, stop in [*reversed(_forwards(kinds, clusters, mirrored)), (0, 0)]:
+        out += ((starts[i], mirrored.get(clusters[i], clusters[i])) for i in range(end - 1, stop - 1, -1))
+        out += zip(starts[start:stop], clusters[start:stop], strict=True)
         end = start
-    out += (mirrored.get(cluster, cluster) for cluster in reversed(clusters[:end]))
-    return head + "".join(out)
+    return out
 
 
 def direction_of(texts: Iterable[str]) -> Direction:

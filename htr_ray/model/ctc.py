@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from htr_ray.model.found import Found
+
 BLANK = 0
 BEAM_CHARACTERS = 16
 """Most likely classes per frame that the beam search extends by."""
@@ -38,12 +40,12 @@ class CTCDecoder(nn.Module):
         return character_nll(self.log_probs(features), frames, targets, lengths)
 
     @torch.no_grad()
-    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[tuple[list[int], float]]:
-        """``features`` [B, T, dim], ``frames`` int64 [B] -> per line its classes and confidence.
+    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[Found]:
+        """``features`` [B, T, dim], ``frames`` int64 [B] -> what is read of each line.
 
         Beam 1 takes the best path; wider ones search prefixes (Graves 2012, section 7.5; Hannun et
-        al., 2014). The confidence is the likelihood of what was read, over all its alignments,
-        per character (geometric mean): 0 to 1, and the same measure with any beam.
+        al., 2014). The confidence is the likelihood of what was read, over all its alignments; the
+        scores are its factors (see ``likelihoods``): the same measures with any beam.
         """
         log_probs = self.log_probs(features)
         if beam == 1:
@@ -55,8 +57,44 @@ class CTCDecoder(nn.Module):
         targets = lengths.new_zeros(len(found), max(1, int(lengths.max())))
         for row, classes in zip(targets, found, strict=True):
             row[: len(classes)] = lengths.new_tensor(classes)
-        confidence = character_nll(log_probs, frames, targets, lengths).neg().exp().tolist()
-        return list(zip(found, confidence, strict=True))
+        totals, scores = likelihoods(log_probs, frames, targets, lengths)
+        confidence = (totals / lengths.clamp(min=1)).exp().tolist()
+        return [
+            Found(classes, c, row[: len(classes)])
+            for classes, c, row in zip(found, confidence, scores.tolist(), strict=True)
+        ]
+
+
+def likelihoods(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """How likely texts are, as wholes and character by character, over all their alignments.
+
+    ``log_probs`` [B, T, classes], ``frames`` int64 [B], ``targets`` int64 [B, L] padded with 0,
+    ``lengths`` int64 [B]; all texts must fit into their frames. Returns log likelihoods float64 [B]
+    and scores float64 [B, L], 0 beyond ``lengths``.
+
+    A score is the probability of a character given those before it: of all texts that begin with
+    the characters up to it, among all that begin with those before it (prefix probabilities: Graves
+    2012, section 7.5). Their product, times the probability that nothing follows, is the likelihood.
+    A doubtful character has a low score, and so has the one after a character that may be missing.
+    """
+    beyond = (torch.arange(log_probs.shape[1], device=frames.device) >= frames[:, None])[..., None]
+    blanks = log_probs[..., BLANK, None].double().masked_fill(beyond, 0.0).unbind(1)
+    characters = log_probs.gather(2, targets[:, None].expand(-1, log_probs.shape[1], -1)).double()
+    characters = characters.masked_fill(beyond, -math.inf)
+    repeats = functional.pad(targets[:, 1:] == targets[:, :-1], (1, 0))
+    # Of the paths so far that have written the first 0, 1, ... L characters: those that end in a blank, the others.
+    blank = torch.full((len(targets), targets.shape[1] + 1), -math.inf, dtype=torch.float64, device=targets.device)
+    other, begun = blank.clone(), blank.clone()
+    blank[:, 0] = begun[:, 0] = 0.0
+    for p_blank, p_character in zip(blanks, characters.unbind(1), strict=True):
+        both = torch.logaddexp(blank, other)
+        starts = torch.where(repeats, blank[:, :-1], both[:, :-1]) + p_character
+        begun[:, 1:] = torch.logaddexp(begun[:, 1:], starts)
+        other[:, 1:] = torch.logaddexp(other[:, 1:] + p_character, starts)
+        blank = both + p_blank
+    totals = torch.logaddexp(blank, other).gather(1, lengths[:, None])[:, 0]
+    outside = torch.arange(targets.shape[1], device=targets.device) >= lengths[:, None]
+    return totals, begun.diff(dim=1).exp().clamp(max=1.0).masked_fill(outside, 0.0)
 
 
 def character_nll(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from htr_ray.config import DecoderName, ModelSettings
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.model.ctc import CTCDecoder
 from htr_ray.model.encoder import Encoder
+from htr_ray.model.found import Found
 from htr_ray.model.transformer import TransformerDecoder
 
 
@@ -20,6 +21,8 @@ class Reading(NamedTuple):
     text: str
     confidence: float
     """Likelihood of the text per character (geometric mean), 0 to 1, as the model judges itself."""
+    scores: list[float]
+    """Of each character of ``text``, its probability given those before it (on the line, from left to right)."""
 
 
 def make_decoder(settings: ModelSettings, decoder: DecoderName, dim: int, classes: int) -> nn.Module:
@@ -79,4 +82,8 @@ class Recognizer(nn.Module):
                 found = self.decoder.read(features, frames, beam or self.settings.beam)
         finally:
             self.train(training)
-        return [Reading(self.alphabet.decode(classes), confidence) for classes, confidence in found]
+        return [self._reading(line) for line in found]
+
+    def _reading(self, found: Found) -> Reading:
+        scores = [found.scores[i] for i in self.alphabet.order(found.classes)]
+        return Reading(self.alphabet.decode(found.classes), found.confidence, scores)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from htr_ray.config import TransformerSettings
+from htr_ray.model.found import Found
 
 EDGE = 0
 """The class that is CTC's blank: here the start of a text on the way in, and its end on the way out."""
@@ -76,19 +77,20 @@ class TransformerDecoder(nn.Module):
         return (loss * counted).sum(1) / (lengths + 1)
 
     @torch.no_grad()
-    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[tuple[list[int], float]]:
-        """``features`` [B, T, dim], ``frames`` int64 [B] -> per line its classes and confidence.
+    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[Found]:
+        """``features`` [B, T, dim], ``frames`` int64 [B] -> what is read of each line.
 
         Beam search over all lines at once, one character per step; beam 1 is greedy decoding.
         Hypotheses are compared, and the confidence given, by likelihood per character with the end
-        counted as one (geometric mean). A line is done when ``beam`` hypotheses have ended, or
-        at ``frames + EXTRA_LENGTH`` characters.
+        counted as one (geometric mean); the scores are the characters' probabilities. A line is done
+        when ``beam`` hypotheses have ended, or at ``frames + EXTRA_LENGTH`` characters.
         """
         limits = frames + EXTRA_LENGTH
-        best: list[tuple[float, list[int]]] = [(-math.inf, [])] * len(frames)
+        best: list[tuple[float, list[int], list[float]]] = [(-math.inf, [], [])] * len(frames)
         state = _State(self, self._memory(features), _padding(features, frames))
         lines = torch.arange(len(frames), device=frames.device)  # those not done yet, as the state's rows
         texts = lines.new_zeros(len(lines), beam, 0)
+        chances = features.new_zeros(len(lines), beam, 0, dtype=torch.float32)  # of each character of the texts
         scores = torch.full((len(lines), beam), -math.inf, device=features.device)
         scores[:, 0] = 0.0  # the beams have not parted yet
         ended = torch.zeros_like(lines)
@@ -110,16 +112,19 @@ class TransformerDecoder(nn.Module):
                 line, score = int(lines[row]), top[row, rank].item() / (step + 1)
                 ended[line] += 1
                 if score > best[line][0]:
-                    best[line] = (score, texts[row, parents[row, rank]].tolist())
+                    parent = parents[row, rank]
+                    best[line] = (score, texts[row, parent].tolist(), chances[row, parent].exp().tolist())
             scores, order = top.masked_fill(characters == EDGE, -math.inf).topk(beam, dim=1)
             parents, characters = parents.gather(1, order), characters.gather(1, order)
-            texts = texts.gather(1, parents[:, :, None].expand(-1, -1, step))
-            texts = torch.cat([texts, characters[:, :, None]], dim=2)
+            chance = log_probs.flatten(1).gather(1, parents * classes + characters)
+            descent = parents[:, :, None].expand(-1, -1, step)
+            texts = torch.cat([texts.gather(1, descent), characters[:, :, None]], dim=2)
+            chances = torch.cat([chances.gather(1, descent), chance[:, :, None]], dim=2)
             rows = ((ended[lines] < beam) & ~at_limit).nonzero()[:, 0]
             state.keep(rows, parents[rows])
-            lines, texts, scores = lines[rows], texts[rows], scores[rows]
+            lines, texts, chances, scores = lines[rows], texts[rows], chances[rows], scores[rows]
             step += 1
-        return [(found, math.exp(score)) for score, found in best]
+        return [Found(classes, math.exp(score), chance) for score, classes, chance in best]
 
     def _memory(self, features: Tensor) -> Tensor:
         memory = self.memory_norm(self.memory(features))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_ray.corpus.alphabet import Alphabet
-from htr_ray.corpus.direction import reorder
+from htr_ray.corpus.direction import MIRRORED, reorder
 from htr_ray.errors import UserError
 
 
@@ -46,6 +46,24 @@ def test_unknown_character() -> None:
     assert alphabet.covers("abſc") == {"ſ", "c"}
     with pytest.raises(UserError, match=r"U\+017F.*'abſ'"):
         alphabet.encode("abſ")
+
+
+@given(st.text(), st.sampled_from(["ltr", "rtl"]))
+def test_order_of_what_goes_with_the_characters(text: str, direction: Literal["ltr", "rtl"]) -> None:
+    alphabet = Alphabet(text + "()", direction)
+    numbers = [number for n in alphabet.encode(text) for number in (0, n)]
+    positions = alphabet.order(numbers)
+    assert sorted(positions) == [i for i, number in enumerate(numbers) if number]
+    for i, character in zip(positions, alphabet.decode(numbers), strict=True):
+        alone = alphabet.characters[numbers[i] - 1]
+        assert character in (alone, MIRRORED.get(alone))
+
+
+def test_order_by_hand() -> None:
+    assert Alphabet("ab").order([0, 2, 0, 1]) == [1, 3]
+    alphabet = Alphabet("12אב", "rtl")
+    assert alphabet.decode([1, 2, 0, 4, 3]) == "אב12"
+    assert alphabet.order([1, 2, 0, 4, 3]) == [4, 3, 0, 1]
 
 
 def test_errors() -> None:

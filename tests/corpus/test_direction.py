@@ -7,7 +7,7 @@ from bidi import get_display
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from htr_ray.corpus.direction import MIRRORED, direction_of, direction_of_counts, reorder
+from htr_ray.corpus.direction import MIRRORED, direction_of, direction_of_counts, order, reorder
 
 HEBREW, ARABIC = "אבגדהוזחטיכםל", "ابتثجحخدسش"
 POINTS = "\u05b8\u05bc\u05c1\u064e\u0651\u0301"
@@ -35,6 +35,20 @@ def test_comes_back_with_some_brackets_only(text: str, lefts: set[str]) -> None:
     """As in an alphabet that lacks the partners of the others."""
     some = {c: m for c, m in MIRRORED.items() if c in lefts or m in lefts}
     assert reorder(reorder(text, some), some) == text
+
+
+@given(st.one_of(st.text(), st.text(MIXED, max_size=40)))
+def test_order_says_where_each_character_comes_from(text: str) -> None:
+    positions = order(text)
+    assert sorted(positions) == list(range(len(text)))
+    for i, character in zip(positions, reorder(text), strict=True):
+        assert character in (text[i], MIRRORED.get(text[i]))
+
+
+def test_order_by_hand() -> None:
+    assert order("א 12 ב") == [5, 4, 2, 3, 1, 0]
+    assert order("שָׁל") == [3, 0, 1, 2]
+    assert order("aab") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

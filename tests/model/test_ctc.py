@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htr_ray.model.ctc import CTCDecoder, character_nll, too_long
+from htr_ray.model.ctc import CTCDecoder, character_nll, likelihoods, too_long
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(c for c, _ in itertools.groupby(path) if c)
 
 
-def likelihoods(probabilities: np.ndarray) -> dict[tuple[int, ...], float]:
+def all_texts(probabilities: np.ndarray) -> dict[tuple[int, ...], float]:
     """Text -> its likelihood, by going through every path."""
     total: dict[tuple[int, ...], float] = {}
     frames, classes = probabilities.shape
@@ -46,9 +46,9 @@ def random_log_probs(seed: int, frames: int, classes: int, lines: int = 1) -> to
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 5), classes=st.integers(2, 4))
 def test_wide_beam_finds_the_likeliest_text(seed: int, frames: int, classes: int) -> None:
     log_probs = random_log_probs(seed, frames, classes)
-    expected = likelihoods(log_probs[0].exp().double().numpy())
+    expected = all_texts(log_probs[0].exp().double().numpy())
     decoder, features = decoder_of(log_probs)
-    ((found, confidence),) = decoder.read(features, torch.tensor([frames]), beam=200)
+    ((found, confidence, _),) = decoder.read(features, torch.tensor([frames]), beam=200)
     best = max(expected.values())
     assert expected[tuple(found)] == pytest.approx(best, rel=1e-3)
     assert confidence == pytest.approx(best ** (1 / max(1, len(found))), rel=1e-3)
@@ -59,9 +59,9 @@ def test_wide_beam_finds_the_likeliest_text(seed: int, frames: int, classes: int
 def test_greedy_is_the_best_path(seed: int, frames: int, classes: int) -> None:
     log_probs = random_log_probs(seed, frames, classes)
     decoder, features = decoder_of(log_probs)
-    ((found, confidence),) = decoder.read(features, torch.tensor([frames]))
+    ((found, confidence, _),) = decoder.read(features, torch.tensor([frames]))
     assert tuple(found) == collapse(tuple(log_probs[0].argmax(1).tolist()))
-    likelihood = likelihoods(log_probs[0].exp().double().numpy())[tuple(found)]
+    likelihood = all_texts(log_probs[0].exp().double().numpy())[tuple(found)]
     assert confidence == pytest.approx(likelihood ** (1 / max(1, len(found))), rel=1e-3)
 
 
@@ -72,9 +72,50 @@ def test_reading_ends_at_the_lines_frames(beam: int) -> None:
     frames = torch.tensor([12, 5, 1])
     together = decoder.read(features, frames, beam)
     for i, n in enumerate(frames.tolist()):
-        ((found, confidence),) = decoder.read(features[i : i + 1, :n], torch.tensor([n]), beam)
-        assert found == together[i][0]
-        assert confidence == pytest.approx(together[i][1], rel=1e-5)
+        ((found, confidence, scores),) = decoder.read(features[i : i + 1, :n], torch.tensor([n]), beam)
+        assert found == together[i].classes
+        assert confidence == pytest.approx(together[i].confidence, rel=1e-5)
+        assert scores == pytest.approx(together[i].scores, rel=1e-5)
+        assert len(scores) == len(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), frames=st.integers(1, 5), classes=st.integers(2, 4), beam=st.sampled_from([1, 3]))
+def test_scores_are_prefix_probabilities(seed: int, frames: int, classes: int, beam: int) -> None:
+    log_probs = random_log_probs(seed, frames, classes)
+    expected = all_texts(log_probs[0].exp().double().numpy())
+    decoder, features = decoder_of(log_probs)
+    ((found, confidence, scores),) = decoder.read(features, torch.tensor([frames]), beam)
+
+    def begun(prefix: list[int]) -> float:
+        return sum(p for text, p in expected.items() if text[: len(prefix)] == tuple(prefix))
+
+    prefixes = [begun(found[:n]) for n in range(len(found) + 1)]
+    assert prefixes[0] == pytest.approx(1.0, rel=1e-3)
+    assert scores == pytest.approx([b / a for a, b in itertools.pairwise(prefixes)], rel=1e-3)
+    end = expected[tuple(found)] / prefixes[-1]
+    assert math.prod(scores) * end == pytest.approx(confidence ** max(1, len(found)), rel=1e-3)
+
+
+def test_likelihoods_are_those_of_ctc() -> None:
+    log_probs = random_log_probs(11, 30, 6, lines=4)
+    frames, lengths = torch.tensor([30, 21, 9, 5]), torch.tensor([12, 5, 3, 0])
+    targets = torch.randint(1, 6, (4, 12), generator=torch.Generator().manual_seed(0))
+    targets[torch.arange(12) >= lengths[:, None]] = 0
+    totals, scores = likelihoods(log_probs, frames, targets, lengths)
+    assert scores.shape == (4, 12) and ((scores >= 0) & (scores <= 1)).all()
+    assert scores.count_nonzero(dim=1).tolist() == lengths.tolist()
+    nll = character_nll(log_probs, frames, targets, lengths) * lengths.clamp(min=1)
+    torch.testing.assert_close(totals.float(), -nll, rtol=1e-4, atol=1e-4)
+
+
+def test_a_doubtful_character_is_the_one_with_the_low_score() -> None:
+    """Classes: blank, a, b, c; the line says "abc", and b may as well be a blank or not."""
+    probabilities = torch.tensor([[0, 1, 0, 0], [0.3, 0, 0.7, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]) * 0.96 + 0.01
+    decoder, features = decoder_of(probabilities.log()[None])
+    ((found, _, scores),) = decoder.read(features, torch.tensor([4]))
+    assert found == [1, 2, 3]
+    assert scores[1] == pytest.approx(0.68, abs=0.05) and min(scores[0], scores[2]) > 0.9
 
 
 def test_wider_beams_find_texts_at_least_as_likely() -> None:
@@ -83,7 +124,7 @@ def test_wider_beams_find_texts_at_least_as_likely() -> None:
     frames = torch.full((8,), 40)
 
     def nll(beam: int) -> torch.Tensor:
-        found = [torch.tensor(classes) for classes, _ in decoder.read(features, frames, beam)]
+        found = [torch.tensor(classes) for classes, *_ in decoder.read(features, frames, beam)]
         lengths = torch.tensor([len(classes) for classes in found])
         padded = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
         with torch.no_grad():
@@ -120,9 +161,9 @@ def test_loss_is_per_character_and_zero_without_gradient_where_too_long() -> Non
     loss = decoder.loss(features, frames, targets, lengths)
     assert loss.shape == (3,) and loss.dtype == torch.float32
     probabilities = decoder.log_probs(features).exp().detach().double().numpy()
-    assert loss[0].item() == pytest.approx(-math.log(likelihoods(probabilities[0])[1, 2]) / 2, rel=1e-5)
+    assert loss[0].item() == pytest.approx(-math.log(all_texts(probabilities[0])[1, 2]) / 2, rel=1e-5)
     assert loss[1].item() == 0
-    assert loss[2].item() == pytest.approx(-math.log(likelihoods(probabilities[2, :4])[(2,)]), rel=1e-5)
+    assert loss[2].item() == pytest.approx(-math.log(all_texts(probabilities[2, :4])[(2,)]), rel=1e-5)
     loss.sum().backward()
     assert features.grad is not None
     assert not features.grad[1].any()

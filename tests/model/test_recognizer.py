@@ -35,8 +35,9 @@ def test_reading_leaves_no_trace(decoder: DecoderName, beam: int, bfloat16: bool
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         readings = recognizer.read(*lines([90, 60, 3]))
     assert len(readings) == 3
-    for text, confidence in readings:
+    for text, confidence, scores in readings:
         assert not ALPHABET.covers(text) and 0 <= confidence <= 1
+        assert len(scores) == len(text) and all(0 <= score <= 1 for score in scores)
     assert recognizer.training and recognizer.encoder.training
     assert all(torch.equal(before[key], value) for key, value in recognizer.state_dict().items())
 
@@ -65,7 +66,7 @@ def test_learns_by_heart_and_reads_back(decoder: DecoderName) -> None:
         recognizer.settings = recognizer.settings.model_copy(update={"beam": beam})
         readings = recognizer.read(data["images"], data["widths"])
         assert [reading.text for reading in readings] == texts
-        assert all(reading.confidence > 0.5 for reading in readings)
+        assert all(min(reading.confidence, *reading.scores) > 0.5 for reading in readings)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -80,6 +81,7 @@ def test_right_to_left_reading_is_the_visual_one_turned_round(beam: int) -> None
     assert any(len(set(reading.text)) > 1 for reading in readings)
     assert [reading.text for reading in readings] == [reading.text[::-1] for reading in visual]
     assert [reading.confidence for reading in readings] == [reading.confidence for reading in visual]
+    assert [reading.scores for reading in readings] == [reading.scores[::-1] for reading in visual]
 
 
 @BOTH

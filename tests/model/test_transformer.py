@@ -49,8 +49,9 @@ def score(decoder: TransformerDecoder, features: torch.Tensor, text: list[int]) 
 def test_greedy_takes_the_likeliest_class(seed: int, frames: list[int], bias: float) -> None:
     decoder = make(seed, bias)
     features, counts = inputs(seed, frames)
-    for row, n, (found, confidence) in zip(features, frames, decoder.read(features, counts), strict=True):
+    for row, n, (found, confidence, scores) in zip(features, frames, decoder.read(features, counts), strict=True):
         mean, log_probs = score(decoder, row[None, :n], found)
+        assert scores == pytest.approx([log_probs[i, c].exp().item() for i, c in enumerate(found)], rel=1e-3)
         assert confidence == pytest.approx(math.exp(mean), rel=1e-3)
         # Ties within rounding may fall either way.
         for i, character in enumerate(found):
@@ -67,16 +68,18 @@ def test_beam_gives_the_text_the_confidence_it_has(seed: int, beam: int, bias: f
     frames = [7, 2, 5]
     features, counts = inputs(seed, frames)
     together = decoder.read(features, counts, beam)
-    for row, n, (found, confidence) in zip(features, frames, together, strict=True):
-        assert confidence == pytest.approx(math.exp(score(decoder, row[None, :n], found)[0]), rel=1e-3)
-        ((alone, alone_confidence),) = decoder.read(row[None, :n], torch.tensor([n]), beam)
+    for row, n, (found, confidence, scores) in zip(features, frames, together, strict=True):
+        mean, log_probs = score(decoder, row[None, :n], found)
+        assert confidence == pytest.approx(math.exp(mean), rel=1e-3)
+        assert scores == pytest.approx([log_probs[i, c].exp().item() for i, c in enumerate(found)], rel=1e-3)
+        ((_, alone_confidence, _),) = decoder.read(row[None, :n], torch.tensor([n]), beam)
         assert alone_confidence == pytest.approx(confidence, rel=1e-3)
 
 
 def test_beam_finds_likelier_texts_than_greedy() -> None:
     decoder = make(1)
     features, counts = inputs(1, [6] * 30)
-    greedy, wide = ([c for _, c in decoder.read(features, counts, beam)] for beam in (1, 8))
+    greedy, wide = ([c for _, c, _ in decoder.read(features, counts, beam)] for beam in (1, 8))
     assert sum(wide) > sum(greedy)
     assert sum(w >= g - 1e-6 for w, g in zip(wide, greedy, strict=True)) >= 27
 
@@ -87,7 +90,7 @@ def test_beam_against_enumeration() -> None:
     features, counts = inputs(4, [1])
     texts = [list(t) for length in range(3) for t in itertools.product(range(1, CLASSES), repeat=length)]
     best = max(texts, key=lambda text: score(decoder, features, text)[0])
-    ((found, _),) = decoder.read(features, counts, beam=64)
+    ((found, _, _),) = decoder.read(features, counts, beam=64)
     assert score(decoder, features, found)[0] >= score(decoder, features, best)[0] - 1e-5
 
 
