@@ -13,31 +13,22 @@ from typing import Any
 
 import yaml
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking.context.registry import resolve_tags
 
+from htr_ray.model.files import read_description
 from htr_ray.track.connect import Place
 from htr_ray.track.files import File, digest, folder_of, local_folder
-from htr_ray.track.model import save_model
-from htr_ray.track.summary import (
-    CHAMPION,
-    MODEL_NAME,
-    TAG_LIMIT,
-    champion_text,
-    clean_metrics,
-    flatten,
-    registered_name,
-)
+from htr_ray.track.package import save_model
+from htr_ray.track.registry import TRIAL_TAG, Entrant, Registry
+from htr_ray.track.summary import TAG_LIMIT, clean_metrics, flatten
 
 log = logging.getLogger(__name__)
 
 GRID_TAG = "htr_ray.grid"
-TRIAL_TAG = "htr_ray.trial"
 ERROR_TAG = "htr_ray.error"
 WEIGHTS_TAG = "htr_ray.weights"  # fingerprint of a model's files
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
-MODEL_TAG = "htr_ray.model"
 PARENT_TAG = "mlflow.parentRunId"
 
 PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
@@ -75,6 +66,7 @@ class Record:
 
     def __init__(self, place: Place) -> None:
         self._place, self._client = place, place.client
+        self._registry = Registry(place)
         self.parent_run_id: str | None = None
         self._parent_open = False
         self._trials: dict[str, _Trial] = {}
@@ -140,21 +132,21 @@ class Record:
             self._client.log_artifacts(self._trial(key).run_id, str(folder))
 
     def log_model(self, key: str, model_dir: Path | str) -> None:
-        """Log the recognizer in ``model_dir`` as the trial's MLflow model."""
+        """Log the recognizer or encoder in ``model_dir`` as the trial's MLflow model."""
         trial = self._trial(key)
         with local_folder(model_dir) as source, tempfile.TemporaryDirectory(prefix="htr-ray-") as folder:
-            weights = digest(source)
+            weights, kind = digest(source), read_description(source)["kind"]
             # A model of the same weights is complete, or was cut off while it was uploaded.
             same = [model for model in self._models(trial) if model.tags.get(WEIGHTS_TAG) == weights]
             model = next((m for m in same if m.status == LoggedModelStatus.READY), same[0] if same else None)
             if model is None:
                 model = self._client.create_logged_model(
                     self._place.experiment_id,
-                    MODEL_NAME,
+                    kind,
                     source_run_id=trial.run_id,
                     tags={WEIGHTS_TAG: weights, TRIAL_TAG: key},
                     params=trial.params,
-                    model_type="recognizer",
+                    model_type=kind,
                 )
             if model.status != LoggedModelStatus.READY:
                 path = Path(folder) / "model"
@@ -206,36 +198,16 @@ class Record:
         self._parent_open = False
 
     def register_champion(self, corpus: str, key: str) -> None:
-        """Register the trial's model and give it the alias ``champion``."""
-        trial = self._trial(key)
-        if trial.model_id is None:
-            ready = [model for model in self._models(trial) if model.status == LoggedModelStatus.READY]
-            if not ready:
-                raise LookupError(f"trial {key} has no model")
-            trial.model_id = ready[0].model_id
-        name = registered_name(corpus)
-        text = champion_text(corpus, trial.name, trial.params, trial.latest)
-        try:
-            self._client.create_registered_model(
-                name, tags={"htr_ray.corpus": corpus}, description=f"Best recognizer of the corpus {corpus}."
-            )
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
-                raise
-        versions = self._client.search_model_versions(f"name = '{name}'")
-        version = next((v for v in versions if v.tags.get(MODEL_TAG) == trial.model_id), None)
-        if version is None:
-            version = self._client.create_model_version(
-                name,
-                self._source(trial.model_id),
-                run_id=trial.run_id,
-                model_id=trial.model_id,
-                tags={TRIAL_TAG: key, MODEL_TAG: trial.model_id},
-                description=text,
-            )
-        else:
-            self._client.update_model_version(name, version.version, description=text)
-        self._client.set_registered_model_alias(name, CHAMPION, version.version)
+        """Register the trial's recognizer as the grid's best; see :meth:`Registry.champion`."""
+        self._registry.champion(corpus, self._entrant(key))
+
+    def register_challenger(self, corpus: str, key: str) -> None:
+        """Register the trial's recognizer as the grid's runner-up; see :meth:`Registry.challenger`."""
+        self._registry.challenger(corpus, self._entrant(key))
+
+    def register_encoder(self, corpus: str, pretext: str, key: str) -> None:
+        """Register the pre-training's encoder; see :meth:`Registry.encoder`."""
+        self._registry.encoder(corpus, pretext, self._entrant(key))
 
     def kill_unfinished(self, now: int) -> None:
         """Mark what is still open as KILLED."""
@@ -285,6 +257,24 @@ class Record:
                 trial.points.setdefault((name, point.step), point.value)
         return trial
 
+    def _entrant(self, key: str) -> Entrant:
+        """The trial as the registry takes it. Raises LookupError when it has no model."""
+        trial = self._trial(key)
+        if trial.model_id is None:
+            ready = [model for model in self._models(trial) if model.status == LoggedModelStatus.READY]
+            if not ready:
+                raise LookupError(f"trial {key} has no model")
+            trial.model_id = ready[0].model_id
+        return Entrant(
+            key=key,
+            run_id=trial.run_id,
+            name=trial.name,
+            grid_run=self._grid(),
+            model_id=trial.model_id,
+            params=trial.params,
+            metrics=trial.latest,
+        )
+
     def _replace(self, trial: _Trial, now: int) -> _Trial:
         """A new run for a trial that had finished and is now trained anew with other results."""
         if self._client.get_run(trial.run_id).info.lifecycle_stage == "active":
@@ -315,14 +305,6 @@ class Record:
             token = page.token
             if not token:
                 return found
-
-    def _source(self, model_id: str) -> str:
-        """Where a registered version finds its model."""
-        if self._place.uri.startswith(("http://", "https://")):
-            return f"models:/{model_id}"
-        # Without a server, MLflow looks such a URI up in its process-wide tracking URI, which is
-        # not ours to set (mlflow/store/model_registry/sqlalchemy_store.py, create_model_version).
-        return self._client.get_logged_model(model_id).artifact_location
 
     def _models(self, trial: _Trial) -> list[LoggedModel]:
         """The trial's logged models, newest first."""

@@ -10,7 +10,6 @@ from typing import Any
 
 PARAM_LIMIT = 6000  # characters of a parameter's value, https://mlflow.org/docs/latest/ml/tracking/
 TAG_LIMIT = 8000
-MODEL_NAME = "recognizer"
 CHAMPION = "champion"
 
 

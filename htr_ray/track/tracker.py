@@ -124,8 +124,19 @@ class Tracker:
         self._submit("grid: end", self._record.end_grid, summary_markdown, now)
 
     def register_champion(self, corpus: str, key: str) -> None:
-        """Register the trial's model as the corpus' best: ``models:/htr-ray-<corpus>@champion``."""
+        """Register the trial's model as the best of this grid: ``models:/htr-ray-<corpus>@champion``.
+
+        A better one of an earlier grid keeps the alias; the log says so.
+        """
         self._submit(f"champion of {corpus}", self._record.register_champion, corpus, key)
+
+    def register_challenger(self, corpus: str, key: str) -> None:
+        """Register the trial's model as the runner-up of this grid: ``models:/htr-ray-<corpus>@challenger``."""
+        self._submit(f"challenger of {corpus}", self._record.register_challenger, corpus, key)
+
+    def register_encoder(self, corpus: str, pretext: str, key: str) -> None:
+        """Register the pre-training's encoder: ``models:/htr-ray-<corpus>-encoder@<pretext>``."""
+        self._submit(f"encoder {pretext} of {corpus}", self._record.register_encoder, corpus, pretext, key)
 
     def close(self) -> list[Lost]:
         """Wait until all is logged; return what could not be, each with its reason (also to the log).

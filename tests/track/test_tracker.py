@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -249,48 +247,6 @@ def test_many_threads(uri: str, experiment: str, tmp_path: Path) -> None:
         assert tracker.close() == []
     runs = runs_of(uri, experiment)
     assert all(len(history(uri, runs[str(number)][0], "loss")) == 10 for number in range(6))
-
-
-def test_models_and_champion(
-    uri: str, experiment: str, tmp_path: Path, recognizer_dir: Path, make_line: Callable[..., bytes]
-) -> None:
-    corpus = f"DHSD {experiment[-8:]}"
-    for attempt in (0, 1):  # the second is a resume that replays everything
-        with track(uri, experiment, tmp_path) as tracker:
-            tracker.start_grid("grid", CONFIG, {})
-            for key in ("a", "b"):
-                tracker.start_trial(key, f"flip ctc {key}", {"pretext": "flip"}, {})
-                tracker.log_epoch(key, 3, {"val_cer": 9.0})
-                tracker.finish_trial(key, {"test_cer": 12.5}, {}, recognizer_dir, None)
-            tracker.register_champion(corpus, "a")
-            if attempt:
-                tracker.register_champion(corpus, "b")
-            tracker.finish_grid("done", {})
-            assert tracker.close() == []
-
-    client = MlflowClient(uri)
-    runs = runs_of(uri, experiment)
-    models = client.search_logged_models([runs[""][0].info.experiment_id])
-    assert len(models) == 2 and {model.status.value for model in models} == {"READY"}
-    assert {model.source_run_id for model in models} == {runs["a"][0].info.run_id, runs["b"][0].info.run_id}
-    assert all({m.key: m.value for m in model.metrics} == {"test_cer": 12.5} for model in models)
-    assert all(len(runs[key][0].outputs.model_outputs) == 1 for key in ("a", "b"))
-
-    name = "htr-ray-" + corpus.lower().replace(" ", "-").replace("[", "").replace("]", "")
-    versions = client.search_model_versions(f"name = '{name}'")
-    assert len(versions) == 2
-    champion = client.get_model_version_by_alias(name, "champion")
-    assert champion.run_id == runs["b"][0].info.run_id
-    assert "| test_cer | 12.5 |" in champion.description and "flip ctc b" in champion.description
-
-    mlflow.set_tracking_uri(uri)
-    try:
-        reader = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    finally:
-        mlflow.set_tracking_uri(None)
-    found = reader.predict([make_line()])
-    assert isinstance(found["text"][0], str) and found["error"][0] == ""
-    assert 0.0 <= found["confidence"][0] <= 1.0
 
 
 def test_a_server_that_is_killed_and_comes_back_loses_nothing(
