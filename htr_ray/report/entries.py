@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal
 
+from rapidfuzz.distance import Levenshtein
+
 from htr_ray.corpus.direction import Direction, direction_of
 from htr_ray.report.alignment import align, checked, letters
 
@@ -17,6 +19,8 @@ Reading = Mapping[str, Any]
 Kind = Literal["same", "wrong", "missed", "added"]
 
 _SEED = 0
+_FAR, _SURE = 50.0, 0.85
+"""CER in percent and confidence of a reading that is far from the truth but sure: mostly the truth of another line."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ class Entry:
             found.append(Part(kind, "".join(t for t, _ in pairs), "".join(r for _, r in pairs)))
         return found
 
-    @property
+    @cached_property
     def edits(self) -> int:
-        return sum(truth != read for truth, read in align(self.line["truth"], self.line["reading"]))
+        """Edit distance over characters, as the CER counts it."""
+        return Levenshtein.distance(self.line["truth"], self.line["reading"])
 
     @property
     def cer(self) -> float:
@@ -65,10 +70,13 @@ class Entry:
         """CER, edits and confidence in words."""
         length = len(self.line["truth"])
         confidence = self.line.get("confidence")
-        told = [f"CER {self.cer:.0f} %", f"{self.edits} of {length} character{'s' * (length != 1)} wrong"]
+        edits = f"{self.edits} edit{'s' * (self.edits != 1)} on {length} character{'s' * (length != 1)}"
+        told = f"CER {self.cer:.0f} %, {edits}"
         if isinstance(confidence, int | float):
-            told.append(f"confidence {100 * confidence:.0f} %")
-        return ", ".join(told)
+            told += f", confidence {100 * confidence:.0f} %"
+            if self.cer >= _FAR and confidence >= _SURE:
+                told += "; is the truth right?"
+        return told
 
 
 def kind_of(truth: str, read: str) -> Kind:

@@ -1,4 +1,4 @@
-"""Figures of a trial (PNG) and of a report (SVG to be put into an HTML page).
+"""Figures of a trial (PNG) and of a report (SVG to be put into an HTML page; "" where there is nothing to draw).
 
 Colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), each with a marker and dashes of its own: lines can be
 told apart by the colour-blind and in grey. Only ``Figure`` objects, never pyplot: safe in threads.
@@ -12,17 +12,21 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
 from lxml import etree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 _DPI = 110
 _GREY = "#666666"
 _SVG = "{http://www.w3.org/2000/svg}"
+_FAR_APART = 10
+_TICK_SHARE = 0.07
+"""Share of a logarithmic axis that the number at a tick takes."""
+_LEGEND_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def learning_curves(result: Mapping[str, Any]) -> bytes:
 
     ``result`` is a trial's ``result.json``. Without any epoch, a picture that says so.
     """
-    history = [row for row in result.get("history") or [] if isinstance(row.get("epoch"), int | float)]
-    figure = Figure(figsize=(9, 3.6), dpi=_DPI, layout="constrained")
+    history = [row for row in result.get("history") or [] if _is_finite(row.get("epoch"))]
+    figure = Figure(figsize=(9, 3.9), dpi=_DPI, layout="constrained")
+    figure.suptitle(_heading(result), fontsize=11, parse_math=False)
     if not history:
         figure.text(0.5, 0.5, "No epochs were recorded.", ha="center", va="center")
         return _png(figure)
@@ -114,61 +119,74 @@ def learning_curves(result: Mapping[str, Any]) -> bytes:
         axes.set_ylim(bottom=0)
         _plain(axes)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9)
+            axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
     return _png(figure)
 
 
-def label_efficiency(series: Sequence[Curve], *, title: str = "", unit: str = "CER on test lines (%)") -> str:
-    """SVG: CER (y) over the number of labelled lines (x, logarithmic), one line per pretext. "" for no data."""
-    return _lines(series, title or "CER by number of labels", "labelled training lines", unit, log=True)
+def label_efficiency(
+    series: Sequence[Curve],
+    *,
+    title: str = "CER by number of labels",
+    x: str = "labelled training lines",
+    y: str = "CER on test lines (%)",
+) -> str:
+    """SVG: CER over the number of labelled lines (logarithmic), one line per pretext with bars for its interval."""
+    return _lines(series, title, x, y, log=True)
 
 
-def curves(series: Sequence[Curve], *, title: str = "", unit: str = "CER on validation lines (%)") -> str:
-    """SVG: mean learning curves, ``unit`` (y) over epochs (x), one line per pretext, interval as a band."""
-    return _lines(series, title or "Learning curves", "epoch (the first is 0)", unit, band=True)
+def curves(
+    series: Sequence[Curve],
+    *,
+    title: str = "Learning curves",
+    x: str = "epoch (the first is 0)",
+    y: str = "CER on validation lines (%)",
+) -> str:
+    """SVG: mean learning curves, one line per pretext with a band for its interval."""
+    return _lines(series, title, x, y, band=True)
 
 
-def pretext_gain(points: Sequence[Point], *, title: str = "", unit: str = "CER saved (percentage points)") -> str:
-    """SVG: what pre-training gained (y) over the accuracy in the pretext task (x, percent)."""
-    title = title or "Pretext accuracy and gain"
-    return _scatter(points, title, "pretext accuracy on held-out lines (%)", unit, zero=True)
+def pretext_gain(
+    points: Sequence[Point],
+    *,
+    title: str = "Pretext accuracy and gain",
+    x: str = "pretext accuracy on held-out lines (%)",
+    y: str = "CER saved (percentage points)",
+) -> str:
+    """SVG: what pre-training gained over the accuracy in the pretext task; below the line at 0 it did harm."""
+    return _scatter(points, title, x, y, zero=True)
 
 
-def cost(points: Sequence[Point], *, title: str = "", unit: str = "hours", y: str = "CER on test lines (%)") -> str:
-    """SVG: CER (y) over what it cost (x, logarithmic, ``unit`` such as "GPU hours")."""
-    return _scatter(points, title or "Cost and CER", f"cost ({unit})", y, log=True)
+def cost(
+    points: Sequence[Point], *, title: str = "Cost and CER", x: str = "hours", y: str = "CER on test lines (%)"
+) -> str:
+    """SVG: CER over what it cost, such as hours or GFLOPs; logarithmic where the costs are far apart."""
+    costs = [point.x for point in points if math.isfinite(point.x) and point.x > 0]
+    return _scatter(points, title, x, y, log=bool(costs) and max(costs) >= _FAR_APART * min(costs))
 
 
 def _lines(series: Sequence[Curve], title: str, x: str, y: str, *, log: bool = False, band: bool = False) -> str:
     looks = styles(curve.name for curve in series)
-    figure, axes = _axes(x, y)
-    drawn = 0
-    everywhere: set[float] = set()
-    for number, curve in enumerate(series):
-        rows = _finite(curve, positive=log)
-        if not rows:
-            continue
-        drawn += 1
-        everywhere |= {row[0] for row in rows}
-        look = looks[curve.name]
-        xs, ys, lows, highs = (list(column) for column in zip(*rows, strict=True))
-        kwargs: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1.8}
-        if band:
-            axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                xs, ys, label=curve.name, marker=look.marker, markevery=max(1, len(xs) // 8), markersize=6, **kwargs
-            )
-        else:
-            # Beside each other, or bars at the same number of labels would hide each other.
-            shift = 1.015 ** (number - (len(series) - 1) / 2)
-            bars = [[m - a for m, a in zip(ys, lows, strict=True)], [b - m for m, b in zip(ys, highs, strict=True)]]
-            xs = [value * shift for value in xs]
-            axes.errorbar(xs, ys, yerr=bars, label=curve.name, marker=look.marker, markersize=7, capsize=3, **kwargs)
+    drawn = {curve.name: rows for curve in series if (rows := _finite(curve, positive=log))}
     if not drawn:
         return ""
+    figure, axes = _axes(x, y)
+    for number, (name, rows) in enumerate(drawn.items()):
+        look = looks[name]
+        xs, ys, lows, highs = (list(column) for column in zip(*rows, strict=True))
+        kwargs: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "marker": look.marker}
+        if band:
+            axes.fill_between(xs, lows, highs, color=look.colour, alpha=0.15, linewidth=0)
+            axes.plot(xs, ys, markevery=max(1, len(xs) // 8), markersize=6, **kwargs)
+        else:
+            # Beside each other, or bars at the same number of labels would hide each other.
+            shift = 1.02 ** (number - (len(drawn) - 1) / 2)
+            axes.errorbar(
+                [value * shift for value in xs], ys, yerr=_bars(ys, lows, highs), markersize=7, capsize=3, **kwargs
+            )
     if log:
-        _log_axis(axes, sorted(everywhere))
-    _legend(axes)
+        ticks = sorted({row[0] for rows in drawn.values() for row in rows})
+        _log_axis(axes, ticks)
+    _legend(figure, {name: looks[name] for name in drawn}, lines=True)
     return _svg(figure, title)
 
 
@@ -178,31 +196,25 @@ def _scatter(points: Sequence[Point], title: str, x: str, y: str, *, log: bool =
         return ""
     looks = styles(point.name for point in points)
     figure, axes = _axes(x, y)
+    axes.margins(0.12)
     if zero:
         axes.axhline(0, color=_GREY, linewidth=1, linestyle=":")
-    seen: set[str] = set()
     for point in kept:
         look = looks[point.name]
-        low, high = (point.y if end is None else end for end in (point.low, point.high))
+        bars = _bars([point.y], [_end(point.low, point.y)], [_end(point.high, point.y)])
+        place = [point.x], [point.y]
         axes.errorbar(
-            [point.x],
-            [point.y],
-            yerr=[[point.y - low], [high - point.y]],
-            label=None if point.name in seen else point.name,
-            color=look.colour,
-            marker=look.marker,
-            markersize=8,
-            linestyle="none",
-            capsize=3,
+            *place, yerr=bars, color=look.colour, marker=look.marker, markersize=8, capsize=3, linestyle="none"
         )
-        seen.add(point.name)
         if point.label:
-            axes.annotate(
-                point.label, (point.x, point.y), xytext=(7, 5), textcoords="offset points", fontsize=9, color="#333333"
-            )
+            at: dict[str, Any] = {"xy": (point.x, point.y), "xytext": (7, 5), "textcoords": "offset points"}
+            axes.annotate(point.label, fontsize=9, color="#333333", parse_math=False, **at)
     if log:
         axes.set_xscale("log")
-    _legend(axes)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _legend(figure, {point.name: looks[point.name] for point in kept}, lines=False)
     return _svg(figure, title)
 
 
@@ -212,9 +224,19 @@ def _finite(curve: Curve, positive: bool) -> list[tuple[float, float, float, flo
     highs = curve.high or [None] * len(curve.x)
     rows = []
     for x, y, low, high in zip(curve.x, curve.y, lows, highs, strict=True):
-        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not positive):
-            rows.append((float(x), float(y), y if low is None else float(low), y if high is None else float(high)))
+        if _is_finite(x) and _is_finite(y) and (x > 0 or not positive):
+            rows.append((float(x), float(y), _end(low, y), _end(high, y)))
     return sorted(rows)
+
+
+def _end(end: float | None, middle: float) -> float:
+    return float(end) if end is not None and math.isfinite(end) else float(middle)
+
+
+def _bars(ys: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[list[float]]:
+    """Lengths of error bars downwards and upwards; none where a mean lies outside of its own interval."""
+    down = [max(0.0, y - low) for y, low in zip(ys, lows, strict=True)]
+    return [down, [max(0.0, high - y) for y, high in zip(ys, highs, strict=True)]]
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
@@ -233,40 +255,63 @@ def _plain(axes: Axes) -> None:
 
 
 def _log_axis(axes: Axes, ticks: Sequence[float]) -> None:
-    """Ticks at the numbers of labels that were tried, not at powers of ten."""
+    """Ticks at the numbers of labels that were tried, not at powers of ten; where two are too close, the larger."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    apart: list[float] = []
+    for tick in reversed(ticks):
+        if not apart or apart[-1] / tick >= (max(ticks) / min(ticks)) ** _TICK_SHARE:
+            apart.append(tick)
+    axes.xaxis.set_major_locator(FixedLocator(apart))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
 
 
-def _legend(axes: Axes) -> None:
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, fontsize=10, handlelength=3.2)
+def _legend(figure: Figure, looks: Mapping[str, Style], lines: bool) -> None:
+    """Above the axes, in rows: matplotlib fills columns, so that the entries are handed over column by column."""
+    columns = len(looks) if len(looks) <= _LEGEND_COLUMNS else _LEGEND_COLUMNS
+    entries = list(looks.items())
+    entries = [entries[i] for column in range(columns) for i in range(column, len(entries), columns)]
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dashes if lines else "none", markersize=7)
+        for _, look in entries
+    ]
+    length = {"handlelength": 3.4 if lines else 1.0}
+    names = [name for name, _ in entries]
+    legend = figure.legend(
+        handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=10, **length
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _heading(result: Mapping[str, Any]) -> str:
+    lines = f"{result['lines']:,} lines" if _is_finite(result.get("lines")) else ""
+    if result.get("stage") == "pretrain":
+        told = [f"pre-training: {result.get('pretext', '')}", lines]
+    else:
+        fraction, cer = result.get("label_fraction"), result.get("test_cer")
+        labels = f"{100 * fraction:g} % of the labels ({lines})" if _is_finite(fraction) else lines
+        told = [
+            f"fine-tuning: {result.get('decoder', '')}",
+            labels,
+            str(result.get("protocol") or "").replace("_", "-"),
+        ]
+        told += [f"test CER {cer:.1f} %"] if _is_finite(cer) else []
+    return ", ".join(part for part in told if part)
 
 
 def _series(axes: Axes, history: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    looks = [_STYLES[1], _STYLES[0]]
-    for look, (key, label) in zip(looks, names.items(), strict=False):
+    for look, (key, label) in zip(_STYLES, names.items(), strict=False):
         points = [(row["epoch"], row[key]) for row in history if _is_finite(row.get(key))]
         if points:
             epochs, values = zip(*points, strict=True)
             every = max(1, len(points) // 10)
-            axes.plot(
-                epochs,
-                values,
-                label=label,
-                color=look.colour,
-                linestyle=look.dashes,
-                marker=look.marker,
-                markevery=every,
-            )
+            style: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "marker": look.marker}
+            axes.plot(epochs, values, label=label, markevery=every, **style)
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -280,30 +325,36 @@ def _svg(figure: Figure, title: str) -> str:
     """The figure as an ``<svg>`` element for HTML: it scales, has a title, and ids that no other figure has.
 
     Matplotlib names groups alike in every figure and draws other ids by chance; here they are counted, behind a
-    prefix made of the content, so that the same figure is always the same text.
+    prefix made of the content, so that the same figure is always the same text. (``svg.hashsalt`` does so for some
+    ids only, and is a global setting.)
     """
     sink = io.BytesIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = etree.fromstring(sink.getvalue(), etree.XMLParser(remove_comments=True))
-    for metadata in root.findall(f"{_SVG}metadata"):
-        root.remove(metadata)
-    numbers: dict[str, str] = {}
-    for element in root.iter():
-        if "id" in element.attrib:
-            numbers[element.attrib["id"]] = str(len(numbers))
-    for element in root.iter():
-        for name, value in element.attrib.items():
-            if name == "id":
-                element.attrib[name] = f"@{numbers[value]}"
-            elif name.endswith("href") and value.startswith("#"):
-                element.attrib[name] = f"#@{numbers[value[1:]]}"
-            elif "url(#" in value:
-                element.attrib[name] = re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#@{numbers[m[1]]})", value)
+    # What they say of the figure is on the root below; a style element would speak to the whole page.
+    for element in [*root.iter(f"{_SVG}metadata", f"{_SVG}style")]:
+        element.getparent().remove(element)
     for side in ("width", "height"):
         del root.attrib[side]
     root.attrib.update({"role": "img", "aria-label": title, "style": "width:100%;max-width:46rem;height:auto"})
-    text = etree.tostring(root, encoding="unicode")
-    prefix = "f" + hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()[:10] + "-"
-    text = re.sub(r'(?<=id=")@|(?<=href="#)@|(?<=url\(#)@', prefix, text)
-    start = text.index(">") + 1
-    return f"{text[:start]}<title>{escape(title)}</title>{text[start:]}"
+    root.attrib.update({"stroke-linejoin": "round", "stroke-linecap": "butt"})
+    heading = etree.Element(f"{_SVG}title")
+    heading.text = title
+    root.insert(0, heading)
+    numbers = {element.attrib["id"]: f"{n}" for n, element in enumerate(e for e in root.iter() if "id" in e.attrib)}
+    _rename(root, {name: f"x{number}" for name, number in numbers.items()})
+    prefix = "f" + hashlib.sha256(etree.tostring(root)).hexdigest()[:10]
+    _rename(root, {f"x{number}": f"{prefix}-{number}" for number in numbers.values()})
+    return etree.tostring(root, encoding="unicode")
+
+
+def _rename(root: Any, names: Mapping[str, str]) -> None:
+    """Replace ids, and what refers to them."""
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            if name == "id":
+                element.attrib[name] = names[value]
+            elif name.endswith("href") and value.startswith("#"):
+                element.attrib[name] = f"#{names[value[1:]]}"
+            elif "url(#" in value:
+                element.attrib[name] = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{names[match[1]]})", value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from PIL import Image, ImageDraw, features
 
@@ -18,6 +18,7 @@ _WIDTH, _MARGIN = 1100, 16
 _IMAGE_HEIGHT = 48
 _TITLE, _TEXT, _SMALL = 22, 20, 13
 _ROW = 30
+_LONGEST = 400
 _BLACK, _GREY, _PALE = (17, 17, 17), (100, 100, 100), (215, 215, 215)
 # Text on its tint; what sort of line is drawn says the same without colour.
 _COLOURS: dict[Kind, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
@@ -84,32 +85,50 @@ def _line(entry: Entry, images: Mapping[str, bytes]) -> Image.Image:
 
 
 def _columns(entry: Entry) -> Image.Image:
-    """Truth over reading, each pair of letters in a column of its own; wrapped where the line is long."""
-    left = start = _MARGIN + 60
-    places: list[tuple[int, int, str, str]] = []
-    row = 0
-    for truth, read in entry.letters:
-        same = truth == read
-        shown = tuple(_drawable(text, same) for text in (truth, read))
-        width = max(round(best_font(text, _TEXT)[0].getlength(text)) for text in shown) + (0 if same else 4)
-        if left + width > _WIDTH - _MARGIN:
-            left, row = start, row + 1
+    """Truth over reading: words that are right as a whole, other letters in columns; wrapped where the line is long."""
+    start = _MARGIN + 60
+    left = float(start)
+    row, spread = 0, 2 * _ROW + 8
+    places: list[tuple[float, int, str, str]] = []
+    for truth, read in _pieces(entry.letters):
+        kind = kind_of(truth, read)
+        width = max(_length(_drawable(text, kind == "same")) for text in (truth, read)) + (0 if kind == "same" else 3)
+        if left + width > _WIDTH - _MARGIN and left > start:
+            left, row = float(start), row + 1
         places.append((left, row, truth, read))
         left += width
-    image = Image.new("RGB", (_WIDTH, (row + 1) * (2 * _ROW + 8)), "white")
+    image = Image.new("RGB", (_WIDTH, (row + 1) * spread), "white")
     draw = ImageDraw.Draw(image)
-    for number in range(row + 1):
+    for top in range(0, image.height, spread):
         for side, name in enumerate(("truth", "read")):
-            top = number * (2 * _ROW + 8) + side * _ROW + 5
-            draw.text((_MARGIN, top), name, font=best_font(name, _SMALL)[0], fill=_GREY)
+            draw.text((_MARGIN, top + side * _ROW + 5), name, font=best_font(name, _SMALL)[0], fill=_GREY)
     for left, row, truth, read in places:
-        kind, top = kind_of(truth, read), row * (2 * _ROW + 8)
         for side, text in enumerate((truth, read)):
             if text:
-                _mark(draw, left, top + side * _ROW, _drawable(text, kind == "same"), kind, _TEXT)
+                kind = kind_of(truth, read)
+                _mark(draw, left, row * spread + side * _ROW, _drawable(text, kind == "same"), kind, _TEXT)
     if not entry.line["reading"]:
         draw.text((start, _ROW + 3), "(nothing)", font=best_font("", _SMALL)[0], fill=_GREY)
     return image
+
+
+def _pieces(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What stays together on a row: a wrong letter, or right ones up to a blank."""
+    whole = ""
+    for truth, read in pairs:
+        if truth == read:
+            whole += truth
+            # Whatever its length, a piece must fit a row.
+            if truth.isspace() or _length(whole) > _LONGEST:
+                yield whole, whole
+                whole = ""
+            continue
+        if whole:
+            yield whole, whole
+            whole = ""
+        yield truth, read
+    if whole:
+        yield whole, whole
 
 
 def _whole(entry: Entry) -> Image.Image:
@@ -129,7 +148,11 @@ def _whole(entry: Entry) -> Image.Image:
     return image
 
 
-def _mark(draw: ImageDraw.ImageDraw, left: int, top: int, text: str, kind: Kind, size: int) -> int:
+def _length(text: str) -> float:
+    return best_font(text, _TEXT)[0].getlength(text)
+
+
+def _mark(draw: ImageDraw.ImageDraw, left: float, top: int, text: str, kind: Kind, size: int) -> int:
     """Write a text in the manner of its kind; returns its width."""
     font = best_font(text, size)[0]
     width = round(font.getlength(text))

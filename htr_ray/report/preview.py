@@ -8,15 +8,16 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from htr_ray.corpus.fonts import best_font
 from htr_ray.corpus.images import decode_grey
 
 _MARGIN, _GAP = 16, 20
-_LINE_WIDTH, _VIEW_WIDTH, _ANSWER_WIDTH = 520, 420, 330
+_LINE_WIDTH, _VIEW_WIDTH, _ANSWER_WIDTH = 420, 400, 340
 _IMAGE_HEIGHT = 64
 _TITLE_SIZE, _TEXT_SIZE, _SMALL = 22, 16, 13
+_SIGN = 24
 _BLACK, _GREY = (0, 0, 0), (100, 100, 100)
 # Green and vermillion of Okabe and Ito, darkened to be read on white; the signs differ, too.
 _RIGHT, _WRONG, _HALF = (0, 110, 80), (170, 60, 0), (120, 90, 0)
@@ -52,7 +53,11 @@ def _heading(preview: Sequence[Mapping[str, Any]], title: str, width: int) -> Im
         told = "No lines were kept for a preview."
     draw.text((_MARGIN, 42), told, font=best_font(told, _TEXT_SIZE)[0], fill=_GREY)
     if preview:
-        for left, name in zip(_columns(), ("line", "what the model sees", "what it is asked"), strict=True):
+        for left, name in zip(
+            _columns(),
+            ("line", "what the model sees", "right answer, and the model's (✓ right, ✗ wrong, ~ in part)"),
+            strict=True,
+        ):
             draw.text((left, 72), name, font=best_font(name, _SMALL)[0], fill=_GREY)
     return image
 
@@ -67,10 +72,18 @@ def _row(entry: Mapping[str, Any], width: int) -> Image.Image:
     right = float(entry["right"])
     sign, colour = ("✓", _RIGHT) if right >= 1 else ("✗", _WRONG) if right <= 0 else ("~", _HALF)
     share = "" if right in (0.0, 1.0) else f" ({100 * right:.0f} % right)"
-    told = [("right: ", str(entry["answer"]), _BLACK), (f"{sign} model: ", str(entry["guess"]) + share, colour)]
+    told = [("   ", str(entry["answer"]), _BLACK), (sign, str(entry["guess"]) + share, colour)]
     for number, (head, text, fill) in enumerate(told):
-        draw.text((third, 14 + 28 * number), head + text, font=best_font(head + text, _TEXT_SIZE)[0], fill=fill)
+        top = 14 + 28 * number
+        draw.text((third, top), head, font=best_font(head, _TEXT_SIZE)[0], fill=fill)
+        draw.text((third + _SIGN, top), text, font=_fitting(text, _ANSWER_WIDTH - _SIGN), fill=fill)
     return row
+
+
+def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont:
+    """The largest font in which the text is no wider than ``width``, within reason."""
+    fonts = [best_font(text, size)[0] for size in range(_TEXT_SIZE, 8, -1)]
+    return next((font for font in fonts if font.getlength(text) <= width), fonts[-1])
 
 
 def _columns() -> tuple[int, int, int]:
