@@ -269,7 +269,8 @@ def _log_axis(axes: Axes, ticks: Sequence[float]) -> None:
 
 def _legend(figure: Figure, looks: Mapping[str, Style], lines: bool) -> None:
     """Above the axes, in rows: matplotlib fills columns, so that the entries are handed over column by column."""
-    columns = len(looks) if len(looks) <= _LEGEND_COLUMNS else _LEGEND_COLUMNS
+    rows = -(-len(looks) // _LEGEND_COLUMNS)
+    columns = -(-len(looks) // rows)
     entries = list(looks.items())
     entries = [entries[i] for column in range(columns) for i in range(column, len(entries), columns)]
     handles = [
