@@ -425,10 +425,7 @@ def _compare(about: _About, pairs: Mapping[int, list[tuple[str, str]]], counts: 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
     adjusted = statistics.holm([comparison.p for comparison in comparisons])
-    return [
-        Comparison(**{**vars(comparison), "p_corrected": p})
-        for comparison, p in zip(comparisons, adjusted, strict=True)
-    ]
+    return [replace(comparison, p_corrected=p) for comparison, p in zip(comparisons, adjusted, strict=True)]
 
 
 def _pretrainings(trials: Sequence[TrialResult], corpora: list[str], pretexts: list[str]) -> list[Pretraining]:

@@ -1,0 +1,57 @@
+"""Write the report of a grid: does pre-training help here, which task, which decoder, how many labels?
+
+    python jobs/report.py dhsd-ssl                                 the grid dhsd-ssl under ./runs
+    python jobs/report.py dhsd-ssl storage=s3://bucket/runs        the same, kept elsewhere
+    python jobs/report.py s3://bucket/runs/dhsd-ssl --output .     a grid by the URI of its folder; the report goes here
+
+A page (report.html) that needs nothing beside it, to open in a browser, print or send; its twin in
+Markdown (report.md, with figures/); the numbers as results.csv (a row per cell), trials.csv and
+comparisons.csv; and grid.yaml, the settings. Everything goes to the folder report/ in the grid's own
+folder, or to --output. A grid that still runs, or in which something failed, gives a report of what is
+there; what is not is named. Needs no GPU and starts no Ray. (At its end jobs/full_grid.py writes the
+same report and logs it to MLflow with the grid's run.)
+"""
+
+from __future__ import annotations
+
+import sys
+
+import _root  # noqa: F401
+
+from htr_ray.cli import main, parser
+from htr_ray.errors import UserError
+
+if __name__ == "__main__":
+    made = parser(__doc__ or "")
+    made.add_argument("name", metavar="NAME", help="the grid's name (its folder under storage), or that folder's URI")
+    made.add_argument(
+        "settings", nargs="*", metavar="storage=URI", help="where grids are kept, as in full_grid.py; default: runs"
+    )
+    made.add_argument("--output", metavar="FOLDER", help="URI of another folder for the report's files")
+    asked = made.parse_intermixed_args()
+
+    def run() -> dict:
+        from htr_ray import storage
+        from htr_ray.report import FOLDER, PAGE, build
+        from htr_ray.sweep.results import find_grid, load_grid
+
+        place = "runs"
+        for setting in asked.settings:
+            key, _, value = setting.partition("=")
+            if key != "storage" or not value:
+                raise UserError(f"'{setting}': the report has one setting, storage=URI (and the options of --help)")
+            place = value
+        folder = find_grid(asked.name, place)
+        grid = load_grid(folder, place)
+        output = storage.normalise(asked.output) if asked.output else storage.join(folder, FOLDER)
+        files = build(grid)
+        written = {path: storage.join(output, path.removeprefix(f"{FOLDER}/")) for path in files}
+        for path, content in files.items():
+            storage.write_bytes(written[path], content)
+        states = {state: sum(trial.state == state for trial in grid.trials) for state in ("done", "failed", "missing")}
+        told = ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
+        print(f"Report of the grid {grid.name} ({told}): {written[PAGE]}")
+        print(f"In Markdown and as CSV beside it, {len(files)} files in all.")
+        return {"name": grid.name, "page": written[PAGE], "files": sorted(written.values()), "trials": states}
+
+    sys.exit(main(run, asked))
