@@ -72,7 +72,7 @@ def grey_line(item: Any) -> np.ndarray:
     if item is None or (isinstance(item, float) and np.isnan(item)):
         raise ValueError("no image (empty value)")
     raise ValueError(
-        f"a {type(item).__name__} is no image; give the content of an image file, its path, base64 text, "
+        f"not an image but {type(item).__name__}; give the content of an image file, its path, base64 text, "
         "or a uint8 array [H, W] or [H, W, 3]"
     )
 
@@ -135,7 +135,6 @@ def _decoded(text: str | bytes) -> bytes | None:
 def _from_text(text: str) -> np.ndarray:
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    served = os.environ.get(SERVED, "").lower() in ("true", "1")
     image = _decoded("".join(text.split()) if "\n" in text[:100] else text)
     try:
         if image is None:
@@ -143,23 +142,28 @@ def _from_text(text: str) -> np.ndarray:
         return decode_grey(image)
     except ValueError as error:
         # A short name can happen to be base64, too.
-        if served:
+        if _served():
             raise ValueError(f"{error}; send an image file's content as base64 (a server opens no paths)") from None
         if not 0 < len(text) < LONGEST_PATH or "\n" in text:
             raise
-    return decode_grey(_read(text))
+    try:
+        content = _read(text)
+    except UserError as error:
+        raise ValueError(f"neither base64 of an image nor a file that can be read: {error}") from None
+    return decode_grey(content)
 
 
 def _read(path: str) -> bytes:
     """The file at a path or URI. Raises ValueError (a UserError) that names it."""
-    from htr_ray import storage
-
-    if os.environ.get(SERVED, "").lower() in ("true", "1"):
+    if _served():
         raise ValueError("a server opens no paths; send an image file's content as base64")
-    try:
-        return storage.read_bytes(path)
-    except UserError as error:
-        raise ValueError(f"neither base64 of an image nor a file that can be read: {error}") from None
+    from htr_ray import storage  # pyarrow is not small, and bytes need none of it
+
+    return storage.read_bytes(path)
+
+
+def _served() -> bool:
+    return os.environ.get(SERVED, "").lower() in ("true", "1")
 
 
 def _batch(lines: list[np.ndarray], device: str) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -60,17 +61,21 @@ def save_model(path: Path, model_dir: Path, meta: Model) -> None:
     """
     name = str(read_description(model_dir)["kind"])
     kind = _KINDS[name]
-    save_pyfunc(
-        path=str(path),
-        python_model=str(Path(__file__).with_name(kind.code)),
-        code_paths=[str(Path(htr_ray.__file__).parent)],
-        artifacts={name: str(model_dir)},
-        mlflow_model=meta,
-        signature=kind.signature,
-        input_example=_example(),
-        pip_requirements=list(pinned_requirements()),
-        metadata={"input": INPUT},
-    )
+    with tempfile.TemporaryDirectory(prefix="htr-ray-") as folder:
+        # MLflow keeps the folder's own name; people are told artifacts/recognizer. It follows no links out of it.
+        named = Path(folder) / name
+        shutil.copytree(model_dir, named)
+        save_pyfunc(
+            path=str(path),
+            python_model=str(Path(__file__).with_name(kind.code)),
+            code_paths=[str(Path(htr_ray.__file__).parent)],
+            artifacts={name: str(named)},
+            mlflow_model=meta,
+            signature=kind.signature,
+            input_example=_example(),
+            pip_requirements=list(pinned_requirements()),
+            metadata={"input": INPUT},
+        )
     for cache in path.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
 

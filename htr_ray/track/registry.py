@@ -7,11 +7,12 @@ versions stay: what was champion once can still be loaded by its number.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import posixpath
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,20 @@ from mlflow.exceptions import MlflowException
 
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
+from htr_ray.track.card import Facts, encoder_card, recognizer_card
 from htr_ray.track.connect import Place
-from htr_ray.track.summary import CHAMPION, champion_text, registered_name, slug
+from htr_ray.track.summary import registered_name, slug
 
 log = logging.getLogger(__name__)
 
-CHALLENGER = "challenger"
+CHAMPION, CHALLENGER = "champion", "challenger"
 TRIAL_TAG = "htr_ray.trial"
 MODEL_TAG = "htr_ray.model"
 GRID_RUN_TAG = "htr_ray.grid_run"  # run id of the grid that a version comes from
 VALIDATION_TAG = "htr_ray.validation"  # fingerprint of the validation lines: scores on others do not compare
 CER_TAG = "htr_ray.val_cer"  # percent
 ACCURACY_TAG = "htr_ray.above_chance"  # percentage points
+UNKNOWN = "unknown"  # validation lines of a corpus that cannot be read
 COORDINATES = ("corpus", "pretext", "decoder", "label_fraction", "protocol", "seed")
 
 
@@ -91,7 +94,8 @@ class Registry:
             corpus,
             trial,
             about=f"Encoders pre-trained on the images of the corpus {corpus}; one alias per pretext task.",
-            text=champion_text(corpus, trial.name, trial.params, trial.metrics),
+            alias=slug(pretext),
+            card=encoder_card,
             score={ACCURACY_TAG: accuracy - chance},
         )
         self._contend(encoder_name(corpus), slug(pretext), version, f"{corpus}: encoder '{pretext}'")
@@ -102,39 +106,57 @@ class Registry:
             corpus,
             trial,
             about=f"Recognizers of the corpus {corpus}; the best on validation is @{CHAMPION}.",
-            text=champion_text(corpus, trial.name, trial.params, trial.metrics),
+            alias=CHAMPION,
+            card=recognizer_card,
             score={CER_TAG: trial.metrics.get("val_cer", math.nan)},
         )
 
     def _register(
-        self, name: str, corpus: str, trial: Entrant, *, about: str, text: str, score: dict[str, float]
+        self,
+        name: str,
+        corpus: str,
+        trial: Entrant,
+        *,
+        about: str,
+        alias: str,
+        card: Callable[[Facts], str],
+        score: dict[str, float],
     ) -> ModelVersion:
-        """The version that holds the trial's model, made if need be."""
+        """The version that holds the trial's model, made if need be, with a new card."""
         try:
             self._client.create_registered_model(name, tags={"htr_ray.corpus": corpus}, description=about)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
                 raise
-        tags = {
-            TRIAL_TAG: trial.key,
-            MODEL_TAG: trial.model_id,
-            GRID_RUN_TAG: trial.grid_run,
-            VALIDATION_TAG: self._validation(corpus, trial),
-            **{tag: f"{value:.6g}" for tag, value in score.items()},
-            **{key: trial.params[key] for key in COORDINATES if key in trial.params},
-        }
-        for version in self._versions(name):
-            if version.tags.get(MODEL_TAG) == trial.model_id:
-                self._client.update_model_version(name, version.version, description=text)
-                return version
-        return self._client.create_model_version(
-            name,
-            self._source(trial.model_id),
-            run_id=trial.run_id,
-            model_id=trial.model_id,
-            tags=tags,
-            description=text,
+        opened = self._corpus(corpus, trial.grid_run)
+        version = next((v for v in self._versions(name) if v.tags.get(MODEL_TAG) == trial.model_id), None)
+        if version is None:
+            tags = {
+                TRIAL_TAG: trial.key,
+                MODEL_TAG: trial.model_id,
+                GRID_RUN_TAG: trial.grid_run,
+                VALIDATION_TAG: UNKNOWN if opened is None else validation_digest(opened),
+                **{tag: f"{value:.6g}" for tag, value in score.items()},
+                **{key: trial.params[key] for key in COORDINATES if key in trial.params},
+            }
+            source = self._source(trial.model_id)
+            version = self._client.create_model_version(
+                name, source, run_id=trial.run_id, model_id=trial.model_id, tags=tags
+            )
+        facts = Facts(
+            uri=f"models:/{name}/{version.version}",
+            best_uri=f"models:/{name}@{alias}",
+            corpus=corpus,
+            info=None if opened is None else opened.info,
+            grid=self._client.get_run(trial.grid_run).info.run_name or trial.grid_run,
+            key=trial.key,
+            params=trial.params,
+            metrics=trial.metrics,
+            result=self._document(trial.run_id, "result.json"),
+            rows=self._rows(corpus, trial.grid_run),
         )
+        self._client.update_model_version(name, version.version, description=card(facts))
+        return version
 
     # ---- Who bears an alias.
 
@@ -212,13 +234,9 @@ class Registry:
         # not ours to set (mlflow/store/model_registry/sqlalchemy_store.py, create_model_version).
         return self._client.get_logged_model(model_id).artifact_location
 
-    def _validation(self, corpus: str, trial: Entrant) -> str:
-        opened = self._corpus(corpus, trial.grid_run)
-        return "unknown" if opened is None else validation_digest(opened)
-
     def _corpus(self, corpus: str, grid_run: str) -> Corpus | None:
         """The corpus as the grid's ``config.yaml`` names it; None when it cannot be read any more."""
-        for uri in self._config(grid_run).get("corpora") or []:
+        for uri in self._document(grid_run, "config.yaml").get("corpora") or []:
             if posixpath.basename(str(uri).rstrip("/")) == corpus:
                 try:
                     return Corpus.open(str(uri))
@@ -226,13 +244,30 @@ class Registry:
                     log.warning("%s: its facts are missing in the registry (%s)", corpus, error)
         return None
 
-    def _config(self, grid_run: str) -> dict[str, Any]:
-        """The grid's settings; empty when they were not logged."""
-        if not any(item.path == "config.yaml" for item in self._client.list_artifacts(grid_run)):
+    def _rows(self, corpus: str, grid_run: str) -> list[dict[str, Any]]:
+        """The grid's finished fine-tunings on the corpus, as its runs tell."""
+        rows: list[dict[str, Any]] = []
+        where = f"tags.`mlflow.parentRunId` = '{grid_run}' and attributes.status = 'FINISHED'"
+        token = None
+        while True:
+            page = self._client.search_runs([self._place.experiment_id], where, page_token=token)
+            for run in page:
+                known = {**run.data.params, **run.data.tags}
+                if known.get("stage") == "finetune" and known.get("corpus") == corpus:
+                    rows.append(
+                        {key: known.get(key) for key in COORDINATES} | {"test_cer": run.data.metrics.get("test_cer")}
+                    )
+            token = page.token
+            if not token:
+                return rows
+
+    def _document(self, run_id: str, name: str) -> dict[str, Any]:
+        """A YAML or JSON file of a run; empty when it was not logged."""
+        if not any(item.path == name for item in self._client.list_artifacts(run_id)):
             return {}
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as folder:
-            path = self._client.download_artifacts(grid_run, "config.yaml", folder)
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            path = Path(self._client.download_artifacts(run_id, name, folder))
+            found = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 PARAM_LIMIT = 6000  # characters of a parameter's value, https://mlflow.org/docs/latest/ml/tracking/
 TAG_LIMIT = 8000
-CHAMPION = "champion"
 
 
 def slug(name: str) -> str:
@@ -49,21 +48,6 @@ def clean_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         number = float(value)
         clean[re.sub(r"[^\w\-./ ]", "_", key)[:250]] = number if math.isfinite(number) else math.nan
     return clean
-
-
-def champion_text(corpus: str, run_name: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """Markdown description of a registered champion: what it is, its numbers, how to use it."""
-    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items()))
-    told = ", ".join(f"{key} = {value}" for key, value in sorted(params.items()) if "." not in key)
-    return (
-        f"Best recognizer of the corpus **{corpus}**, from trial `{run_name}`.\n\n"
-        f"{told}\n\n"
-        f"| metric | value |\n|---|---|\n{rows}\n\n"
-        "```python\n"
-        f'model = mlflow.pyfunc.load_model("models:/{registered_name(corpus)}@{CHAMPION}")\n'
-        'model.predict([open("line.png", "rb").read()])["text"]\n'
-        "```\n"
-    )
 
 
 def command_to_open(uri: str, experiment_id: str) -> str:

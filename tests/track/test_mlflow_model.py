@@ -24,7 +24,8 @@ from PIL import Image
 from htr_ray.corpus.images import decode_grey, encode_png
 from htr_ray.model.files import load_recognizer
 from htr_ray.stream.scale import scale_line
-from htr_ray.track.model import pinned_requirements, read_images, save_model
+from htr_ray.track.model import read_images
+from htr_ray.track.package import pinned_requirements, save_model
 
 
 @pytest.fixture(scope="module")
@@ -61,29 +62,119 @@ def as_frame(images: list[bytes]) -> pd.DataFrame:
     return pd.DataFrame({"image": images}, index=[5, 7, 9])
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        list,
-        as_frame,
-        lambda images: pd.DataFrame({"photo": images}),
-        lambda images: {"image": images},
-        lambda images: pd.Series(images),
-        lambda images: np.array(images, dtype=object),
-        lambda images: [base64.b64encode(image).decode() for image in images],
-        lambda images: ["data:image/png;base64," + base64.b64encode(image).decode() for image in images],
-    ],
-    ids=["list", "frame", "any column", "dict", "series", "array", "base64", "data url"],
-)
-def test_any_way_to_hand_images_over(wrap: Any, lines: list[bytes], reader: Any, expected: list[str]) -> None:
-    found = reader.predict(wrap(lines))
-    assert found["text"].tolist() == expected
+def base64_of(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+@pytest.fixture(scope="module")
+def paths(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("lines of Zürich")
+    for number, image in enumerate(lines):
+        (folder / f"line {number}.png").write_bytes(image)
+    return sorted(folder.iterdir())
+
+
+ITEMS: dict[str, Callable[[list[bytes], list[Path]], list[Any]]] = {
+    "bytes": lambda images, paths: images,
+    "base64": lambda images, paths: [base64_of(image) for image in images],
+    "data url": lambda images, paths: ["data:image/png;base64," + base64_of(image) for image in images],
+    "wrapped base64": lambda images, paths: [base64.encodebytes(image).decode() for image in images],
+    "base64 bytes": lambda images, paths: [base64.b64encode(image) for image in images],
+    "path": lambda images, paths: list(paths),
+    "path text": lambda images, paths: [str(path) for path in paths],
+    "file uri": lambda images, paths: [path.as_uri() for path in paths],
+    "grey array": lambda images, paths: [decode_grey(image) for image in images],
+    "deep grey array": lambda images, paths: [decode_grey(image)[:, :, None] for image in images],
+    "rgb array": lambda images, paths: [np.stack([decode_grey(image)] * 3, axis=-1) for image in images],
+}
+WRAPS: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "frame": as_frame,
+    "any column": lambda items: pd.DataFrame({"photo": items}),
+    "image among others": lambda items: pd.DataFrame({"id": ["a", "b", "c"], "image": items}),
+    "dict": lambda items: {"image": items},
+    "series": pd.Series,
+    "object array": lambda items: object_array(items),
+}
+
+
+def object_array(items: list[Any]) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+@pytest.mark.parametrize("make", ITEMS.values(), ids=ITEMS)
+def test_any_way_to_hand_images_over(
+    make: Any, wrap: Any, lines: list[bytes], paths: list[Path], reader: Any, expected: list[str]
+) -> None:
+    found = reader.predict(wrap(make(lines, paths)))
     assert found["error"].tolist() == ["", "", ""]
+    assert found["text"].tolist() == expected
     assert found["confidence"].between(0, 1).all()
 
 
-def test_one_image_alone_and_none_at_all(reader: Any, lines: list[bytes], expected: list[str]) -> None:
-    assert reader.predict(lines[1])["text"].tolist() == expected[1:2]
+@pytest.mark.parametrize("make", ITEMS.values(), ids=ITEMS)
+def test_one_image_alone(make: Any, lines: list[bytes], paths: list[Path], reader: Any, expected: list[str]) -> None:
+    [item, *_] = make(lines[1:], paths[1:])
+    found = reader.predict(item)
+    assert found["error"].tolist() == [""] and found["text"].tolist() == expected[1:2]
+
+
+def test_a_stack_of_arrays_is_many_images(reader: Any, lines: list[bytes], expected: list[str]) -> None:
+    grey = np.stack([decode_grey(lines[1])] * 4)
+    assert reader.predict(grey)["text"].tolist() == expected[1:2] * 4
+    assert reader.predict(np.stack([grey] * 3, axis=-1))["text"].tolist() == expected[1:2] * 4
+
+
+def test_arrays_that_are_no_images_say_what_is_expected(reader: Any) -> None:
+    wrong = [
+        np.zeros((32, 100)),
+        np.zeros((32, 100, 4), np.uint8),
+        np.zeros((0, 100), np.uint8),
+        np.zeros(5, np.uint8),
+        np.zeros((3, 32, 100), np.uint8),
+    ]
+    found = reader.predict(wrong)
+    assert found["text"].tolist() == [""] * 5
+    assert "float64 [32, 100]" in found["error"][0] and "uint8 [32, 100, 4]" in found["error"][1]
+    assert found["error"][2] == "zero-size image"
+    assert all("[H, W, 3]" in found["error"][row] for row in (0, 1, 3, 4))
+    assert "float64" in reader.predict(wrong[0])["error"][0]
+
+
+def test_paths_are_opened_by_the_storage_and_missing_ones_named(reader: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image at all")
+    found = reader.predict(
+        [tmp_path / "gone.png", str(tmp_path / "text.png"), "ftp://host/line.png", "s3://", tmp_path]
+    )
+    assert "gone.png: not found" in found["error"][0]
+    assert found["error"][1] == "not an image"
+    assert "ftp://host/line.png" in found["error"][2] and "names no bucket" in found["error"][3]
+    assert "is a " in found["error"][4]  # directory
+
+
+def test_a_served_model_opens_no_files(
+    reader: Any, lines: list[bytes], paths: list[Path], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    found = reader.predict([str(paths[0]), paths[0], "/etc/passwd", base64_of(lines[0])])
+    assert found["text"].tolist() == ["", "", "", expected[0]]
+    assert all("opens no paths" in error for error in found["error"][:3])
+
+
+def test_scores_for_each_character(reader: Any, lines: list[bytes], expected: list[str]) -> None:
+    found = reader.predict([*lines, b"broken"], params={"scores": True})
+    assert found["text"].tolist() == [*expected, ""]
+    assert [len(scores) for scores in found["scores"]] == [len(text) for text in [*expected, ""]]
+    assert all(0 <= score <= 1 for scores in found["scores"] for score in scores)
+    assert any(found["scores"]) and "scores" not in reader.predict(lines).columns
+
+
+def test_none_at_all(reader: Any) -> None:
+    assert len(reader.predict([])) == len(reader.predict(pd.DataFrame())) == len(reader.predict({})) == 0
     empty = reader.predict(pd.DataFrame({"image": pd.Series([], dtype=object)}))
     assert list(empty.columns) == ["text", "confidence", "error"] and len(empty) == 0
 
@@ -93,12 +184,13 @@ def test_rows_keep_the_index_of_the_frame(reader: Any, lines: list[bytes]) -> No
 
 
 def test_a_corrupt_image_spoils_its_own_row_only(reader: Any, lines: list[bytes], expected: list[str]) -> None:
-    images = [lines[0], b"no image", lines[1][:200], b"", None, "not base64!", lines[2]]
-    found = reader.predict(pd.DataFrame({"image": images}))
-    assert found["text"].tolist() == [expected[0], "", "", "", "", "", expected[2]]
-    assert [bool(error) for error in found["error"]] == [False, True, True, True, True, True, False]
-    assert found["confidence"].tolist()[1:6] == [0.0] * 5
+    wrong = [b"no image", lines[1][:200], b"", None, "not base64!", "", "AAAA" * 5000, 7, {"a": 1}, float("nan"), pd.NA]
+    found = reader.predict(pd.DataFrame({"image": [lines[0], *wrong, lines[2]]}))
+    assert found["text"].tolist() == [expected[0], *[""] * len(wrong), expected[2]]
+    assert [bool(error) for error in found["error"]] == [False, *[True] * len(wrong), False]
+    assert found["confidence"].tolist()[1:-1] == [0.0] * len(wrong)
     assert "not an image" in found["error"][1] and "base64" in found["error"][5]
+    assert all(len(error) < 300 for error in found["error"])
 
 
 def test_batches_of_unlike_lines_read_like_single_ones(recognizer_dir: Path, make_line: Callable[..., bytes]) -> None:
@@ -106,22 +198,10 @@ def test_batches_of_unlike_lines_read_like_single_ones(recognizer_dir: Path, mak
     images = [make_line(seed, 40 + 37 * (seed * 7 % 11)) for seed in range(11)]
     together = read_images(recognizer, images, batch_lines=4)
     alone = [read_images(recognizer, [image])[0] for image in images]
-    assert [text for text, _, _ in together] == [text for text, _, _ in alone]
-    assert [c for _, c, _ in together] == pytest.approx([c for _, c, _ in alone], abs=1e-4)
-
-
-def test_served_as_json(saved: Path, lines: list[bytes], expected: list[str]) -> None:
-    """The scoring server's own parsing, as ``mlflow models serve`` does it."""
-    from mlflow.pyfunc import scoring_server
-
-    text = [base64.b64encode(image).decode() for image in lines]
-    model = mlflow.pyfunc.load_model(str(saved))
-    split = {"columns": ["image"], "data": [[t] for t in text]}
-    for body in ({"dataframe_split": split}, {"inputs": text}):
-        schema = model.metadata.get_input_schema()
-        answer = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
-        assert answer.status == 200, answer.response
-        assert [row["text"] for row in json.loads(answer.response)["predictions"]] == expected
+    assert [reading and reading.text for reading, _ in together] == [reading and reading.text for reading, _ in alone]
+    assert [reading.confidence for reading, _ in together if reading] == pytest.approx(
+        [reading.confidence for reading, _ in alone if reading], abs=1e-4
+    )
 
 
 def test_nothing_is_pickled_and_the_example_fits(saved: Path, reader: Any) -> None:
@@ -130,6 +210,9 @@ def test_nothing_is_pickled_and_the_example_fits(saved: Path, reader: Any) -> No
     assert {"model.safetensors", "model.json", "model_code.py", "input_example.json"} <= names
     example = Model.load(str(saved)).load_input_example(str(saved))
     assert reader.predict(example)["error"].tolist() == [""]
+    signature = reader.metadata.signature
+    assert signature.outputs.input_names() == ["text", "confidence", "error", "scores"]
+    assert [param.name for param in signature.params] == ["scores"]
 
 
 def test_requirements_can_be_installed_anywhere(saved: Path) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_model_name, _validate_param
 
 from htr_ray.track.summary import (
-    champion_text,
     clean_metrics,
     command_to_open,
     flatten,
@@ -59,13 +58,6 @@ def test_metrics_are_finite_numbers_under_accepted_names() -> None:
     assert "gone" not in found
     for name in found:
         _validate_metric_name(name)
-
-
-def test_champion_text_has_the_numbers_and_the_way_to_use_it() -> None:
-    text = champion_text("DHSD", "flip ctc", {"pretext": "flip", "model.height": "32"}, {"test_cer": 12.3456})
-    assert "| test_cer | 12.35 |" in text
-    assert "pretext = flip" in text and "model.height" not in text
-    assert 'load_model("models:/htr-ray-dhsd@champion")' in text
 
 
 def test_command_to_open() -> None:
