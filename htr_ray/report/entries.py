@@ -74,7 +74,7 @@ class Entry:
         told = f"CER {self.cer:.0f} %, {edits}"
         if isinstance(confidence, int | float):
             told += f", confidence {100 * confidence:.0f} %"
-            if self.cer >= _FAR and confidence >= _SURE:
+            if self.line["truth"] and self.line["reading"] and self.cer >= _FAR and confidence >= _SURE:
                 told += "; is the truth right?"
         return told
 

@@ -261,7 +261,7 @@ def _log_axis(axes: Axes, ticks: Sequence[float]) -> None:
     for tick in reversed(ticks):
         if not apart or apart[-1] / tick >= (max(ticks) / min(ticks)) ** _TICK_SHARE:
             apart.append(tick)
-    axes.xaxis.set_major_locator(FixedLocator(apart))
+    axes.xaxis.set_major_locator(FixedLocator(apart[::-1]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from PIL import Image, ImageDraw, features
@@ -18,7 +19,10 @@ _WIDTH, _MARGIN = 1100, 16
 _IMAGE_HEIGHT = 48
 _TITLE, _TEXT, _SMALL = 22, 20, 13
 _ROW = 30
+_TEXT_LEFT = _MARGIN + 60
 _LONGEST = 400
+_ERROR = 110
+"""Width of an entry of a list of errors."""
 _BLACK, _GREY, _PALE = (17, 17, 17), (100, 100, 100), (215, 215, 215)
 # Text on its tint; what sort of line is drawn says the same without colour.
 _COLOURS: dict[Kind, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
@@ -60,7 +64,9 @@ def _heading(readings: Sequence[Reading], title: str) -> Image.Image:
     draw = ImageDraw.Draw(image)
     left = _MARGIN
     for kind, name in _LEGEND:
-        left += 28 + _mark(draw, left, top.height + below.height, name, kind, _SMALL + 2)
+        width = round(best_font(name, _SMALL + 2)[0].getlength(name)) + 6
+        _mark(draw, (left, top.height + below.height), width, name, kind, _SMALL + 2)
+        left += width + 28
     return image
 
 
@@ -86,29 +92,26 @@ def _line(entry: Entry, images: Mapping[str, bytes]) -> Image.Image:
 
 def _columns(entry: Entry) -> Image.Image:
     """Truth over reading: words that are right as a whole, other letters in columns; wrapped where the line is long."""
-    start = _MARGIN + 60
-    left = float(start)
-    row, spread = 0, 2 * _ROW + 8
-    places: list[tuple[float, int, str, str]] = []
+    left, row, spread = float(_TEXT_LEFT), 0, 2 * _ROW + 8
+    places: list[tuple[float, int, float, str, str]] = []
     for truth, read in _pieces(entry.letters):
-        kind = kind_of(truth, read)
-        width = max(_length(_drawable(text, kind == "same")) for text in (truth, read)) + (0 if kind == "same" else 3)
-        if left + width > _WIDTH - _MARGIN and left > start:
-            left, row = float(start), row + 1
-        places.append((left, row, truth, read))
+        same = truth == read
+        width = max(_length(_drawable(text, same)) for text in (truth, read)) + (0 if same else 3)
+        if left + width > _WIDTH - _MARGIN and left > _TEXT_LEFT:
+            left, row = float(_TEXT_LEFT), row + 1
+        places.append((left, row, width, truth, read))
         left += width
     image = Image.new("RGB", (_WIDTH, (row + 1) * spread), "white")
     draw = ImageDraw.Draw(image)
     for top in range(0, image.height, spread):
-        for side, name in enumerate(("truth", "read")):
-            draw.text((_MARGIN, top + side * _ROW + 5), name, font=best_font(name, _SMALL)[0], fill=_GREY)
-    for left, row, truth, read in places:
+        _names(draw, top, top + _ROW)
+    for left, row, width, truth, read in places:
+        kind = kind_of(truth, read)
         for side, text in enumerate((truth, read)):
             if text:
-                kind = kind_of(truth, read)
-                _mark(draw, left, row * spread + side * _ROW, _drawable(text, kind == "same"), kind, _TEXT)
+                _mark(draw, (left, row * spread + side * _ROW), width, _drawable(text, kind == "same"), kind, _TEXT)
     if not entry.line["reading"]:
-        draw.text((start, _ROW + 3), "(nothing)", font=best_font("", _SMALL)[0], fill=_GREY)
+        draw.text((_TEXT_LEFT, _ROW + 5), "(nothing)", font=best_font("", _SMALL)[0], fill=_GREY)
     return image
 
 
@@ -119,66 +122,87 @@ def _pieces(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         if truth == read:
             whole += truth
             # Whatever its length, a piece must fit a row.
-            if truth.isspace() or _length(whole) > _LONGEST:
-                yield whole, whole
-                whole = ""
-            continue
+            if not truth.isspace() and _length(_drawable(whole, True)) <= _LONGEST:
+                continue
         if whole:
             yield whole, whole
             whole = ""
-        yield truth, read
+        if truth != read:
+            yield truth, read
     if whole:
         yield whole, whole
 
 
 def _whole(entry: Entry) -> Image.Image:
-    """Right-to-left text: truth over reading as a whole, for letters are joined; the errors in words below."""
-    errors = [f"{visible(truth)} → {visible(read)}" for truth, read in entry.letters if truth != read]
-    image = Image.new("RGB", (_WIDTH, 2 * _ROW + (24 if errors else 0)), "white")
+    """Right-to-left text: truth and reading as a whole, for letters are joined; the errors in a list below."""
+    texts = [_wrapped(entry.line[side]) for side in ("truth", "reading")]
+    errors = [(visible(truth), visible(read)) for truth, read in entry.letters if truth != read]
+    per_row = (_WIDTH - _TEXT_LEFT - _MARGIN) // _ERROR
+    second, below = len(texts[0]) * _ROW, sum(map(len, texts)) * _ROW
+    image = Image.new("RGB", (_WIDTH, below + 24 * -(-len(errors) // per_row)), "white")
     draw = ImageDraw.Draw(image)
-    for side, (name, text) in enumerate((("truth", entry.line["truth"]), ("read", entry.line["reading"]))):
-        draw.text((_MARGIN, side * _ROW + 5), name, font=best_font(name, _SMALL)[0], fill=_GREY)
-        place, font = (_WIDTH - _MARGIN, side * _ROW), best_font(text, _TEXT)[0]
+    _names(draw, 0, second)
+    for number, text in enumerate(texts[0] + texts[1]):
+        place, font = (_WIDTH - _MARGIN, number * _ROW), best_font(text, _TEXT)[0]
         if features.check("raqm"):  # orders the letters by itself, and joins them
             draw.text(place, text, font=font, fill=_BLACK, anchor="ra", direction="rtl")
         else:
             draw.text(place, reorder(text), font=font, fill=_BLACK, anchor="ra")
-    told = "   ".join(errors)
-    draw.text((_MARGIN + 60, 2 * _ROW), told, font=best_font(told, _SMALL)[0], fill=_COLOURS["wrong"][0])
+    for number, (truth, read) in enumerate(errors):
+        left, top = _TEXT_LEFT + number % per_row * _ERROR, below + number // per_row * 24
+        # One by one: as one text, Hebrew on both sides would put the reading before the truth.
+        for offset, part, fill in ((0, truth, _BLACK), (40, "→", _GREY), (64, read, _COLOURS["wrong"][0])):
+            draw.text((left + offset, top), part, font=best_font(part, _SMALL + 2)[0], fill=fill)
     return image
+
+
+def _wrapped(text: str) -> list[str]:
+    """A text in rows that fit, cut at blanks."""
+    rows = [""]
+    for word in _drawable(text, True).split(" "):
+        longer = f"{rows[-1]} {word}" if rows[-1] else word
+        if _length(longer) <= _WIDTH - _MARGIN - _TEXT_LEFT or not rows[-1]:
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return rows
+
+
+def _names(draw: ImageDraw.ImageDraw, truth: int, read: int) -> None:
+    for top, name in ((truth, "truth"), (read, "read")):
+        draw.text((_MARGIN, top + 5), name, font=best_font(name, _SMALL)[0], fill=_GREY)
 
 
 def _length(text: str) -> float:
     return best_font(text, _TEXT)[0].getlength(text)
 
 
-def _mark(draw: ImageDraw.ImageDraw, left: float, top: int, text: str, kind: Kind, size: int) -> int:
-    """Write a text in the manner of its kind; returns its width."""
+def _mark(draw: ImageDraw.ImageDraw, place: tuple[float, int], width: float, text: str, kind: Kind, size: int) -> None:
+    """Write a text in the manner of its kind, in the middle of a column ``width`` wide."""
     font = best_font(text, size)[0]
-    width = round(font.getlength(text))
+    left, top = place
     if kind == "same":
-        draw.text((left, top), text, font=font, fill=_BLACK)
-        return width
+        draw.text(place, text, font=font, fill=_BLACK)
+        return
     colour, tint = _COLOURS[kind]
-    bottom = top + round(1.3 * size)
-    draw.rectangle((left, top - 1, left + width + 1, bottom), fill=tint, outline=colour if kind == "added" else None)
-    draw.text((left + 1, top), text, font=font, fill=colour)
+    right, bottom = left + width - 1, top + round(1.3 * size)
+    draw.rectangle((left, top - 1, right, bottom), fill=tint, outline=colour if kind == "added" else None)
+    draw.text((left + (width - font.getlength(text)) / 2, top), text, font=font, fill=colour)
     if kind == "wrong":
-        draw.line((left, bottom, left + width + 1, bottom), fill=colour, width=2)
+        draw.line((left, bottom, right, bottom), fill=colour, width=2)
     elif kind == "missed":
         middle = top + round(0.7 * size)
-        draw.line((left, middle, left + width + 1, middle), fill=colour, width=2)
-    return width
+        draw.line((left, middle, right, middle), fill=colour, width=2)
 
 
 def _drawable(text: str, same: bool) -> str:
-    """The letter as it is drawn: blanks of errors visible, what no font has as its code point."""
+    """The letters as they are drawn: blanks of errors visible, what no font can draw as its code point."""
     if not text:
         return ""
     if not same:
         text = visible(text)
     _, missing = best_font(text, _TEXT)
-    return "".join(f"[U+{ord(c):04X}]" if c in missing else c for c in text)
+    return "".join(f"U+{ord(c):04X}" if c in missing or unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def _image(data: bytes | None) -> Image.Image:
@@ -189,8 +213,8 @@ def _image(data: bytes | None) -> Image.Image:
         image, reason = None, str(error)
     width = _WIDTH - 2 * _MARGIN
     if image is None:
-        image = Image.new("RGB", (width, _IMAGE_HEIGHT), "mistyrose")
-        ImageDraw.Draw(image).text((8, 14), reason, font=best_font("", _SMALL)[0], fill=_BLACK)
+        image = Image.new("RGB", (min(width, 420), 32), "mistyrose")
+        ImageDraw.Draw(image).text((8, 7), reason, font=best_font("", _SMALL)[0], fill=_BLACK)
         return image
     scale = min(_IMAGE_HEIGHT / image.height, width / image.width)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))

@@ -116,6 +116,7 @@ STYLE = """
 .rd .facts{font:.85em system-ui,sans-serif;color:#444;margin:0 0 .4em;overflow-wrap:anywhere}
 .rd .facts b{color:#111}
 .rd img{display:block;max-width:100%;max-height:44px;margin:0 0 .4em}
+.rd.rtl img{margin-left:auto}
 .rd .none{font-style:italic;color:#666}
 .rd dl{display:grid;grid-template-columns:3.2em minmax(0,1fr);gap:.1em .6em;margin:0}
 .rd dt{font:.85em/1.6em system-ui,sans-serif;color:#666}
@@ -141,7 +142,7 @@ _ROWS = """
 {%- endmacro -%}
 {%- for entry in entries -%}
 {%- set picture = pictures[entry.line.id] -%}
-<section class="rd">
+<section class="rd {{ entry.direction }}">
 <p class="facts"><b><bdi>{{ entry.line.id }}</bdi></b> - {{ entry.facts }}</p>
 {% if picture.startswith("data:") -%}
 <img src="{{ picture }}" alt="Image of line {{ entry.line.id }}">

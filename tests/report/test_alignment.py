@@ -102,5 +102,5 @@ def test_everything_is_visible(text: str, shown: str) -> None:
 
 def test_a_reading_without_truth_is_named() -> None:
     good = {"id": "a", "truth": "a", "reading": ""}
-    with pytest.raises(UserError, match="entry 1 has no text in 'truth'.*run it again"):
+    with pytest.raises(UserError, match="entry 1 has no text in 'truth'.*run the grid again"):
         confusions([good, {"id": "b", "reading": "x"}])
