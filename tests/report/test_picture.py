@@ -102,7 +102,8 @@ def test_right_to_left_stands_at_the_right_with_its_errors_in_a_list() -> None:
 
 
 def test_long_right_to_left_lines_are_wrapped() -> None:
-    image = draw("שלום עולם " * 40, "שלום עולם " * 40)
+    grey = encode_png(np.full((96, 400), 140, np.uint8))
+    image = draw("שלום עולם " * 40, "שלום עולם " * 40, {"a": grey})
     assert len(image) > len(draw("שלום", "שלום")) + 4 * module._ROW
     assert (image[150:, : module._MARGIN - 2] == 255).all()
     names = (image[150:, : module._TEXT_LEFT - 20] == module._BLACK).all(2)
