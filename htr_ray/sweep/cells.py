@@ -124,7 +124,15 @@ FREE = {
     "preset",
     "stream",
 }
-FREE_STAGE = {"workers", "cpus_per_worker", "gpus_per_worker", "threads", "retries", "checkpoint_minutes"}
+FREE_STAGE = {
+    "workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "threads",
+    "retries",
+    "checkpoint_minutes",
+    "sample_lines",
+}
 
 
 def recipe_of(settings: GridSettings) -> dict[str, Any]:

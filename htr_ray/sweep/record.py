@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
+from mlflow.entities import DatasetInput
+
 from htr_ray import storage
-from htr_ray.sweep.cells import Trial
+from htr_ray.config import GridSettings
+from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.schema import Split
+from htr_ray.sweep.artifacts import trial_files
+from htr_ray.sweep.cells import FREE_STAGE, Trial
+from htr_ray.sweep.notes import trial_note
+from htr_ray.track.dataset import dataset_inputs
+from htr_ray.track.ending import Ending
 from htr_ray.track.tracker import Tracker
 from htr_ray.train.job import MODEL, RESULT
 
@@ -21,73 +31,110 @@ TUNE_METRICS = {
     "iterations_since_restore",
     "done",
 }
+# A trial that is continued with other values of these is still the same trial.
+FREE_PARAMS = frozenset({f"{stage}.{name}" for stage in ("pretrain", "finetune") for name in FREE_STAGE} | {"preset"})
+SPLITS_READ: dict[str, tuple[Split, ...]] = {"pretrain": ("train", "val"), "finetune": ("train", "val", "test")}
 
 
 class Recorder:
-    """Turns a grid's events into calls of the :class:`Tracker`."""
+    """Turns a grid's events into calls of the :class:`Tracker`. None of them waits for the storage or for MLflow.
 
-    def __init__(self, tracker: Tracker) -> None:
+    Args:
+        tracker: with the grid's run started.
+        settings: of the grid.
+        tags: put on every trial's run beside its coordinates.
+    """
+
+    def __init__(self, tracker: Tracker, settings: GridSettings, tags: Mapping[str, str] | None = None) -> None:
         self._tracker = tracker
+        self._grid = {"grid": settings.name, "preset": settings.preset}
+        self._tags = dict(tags or {})
 
     def started(self, trial: Trial) -> None:
-        self._tracker.start_trial(trial.key, trial.key, params=_params(trial), tags=trial.tags)
+        self._tracker.start_trial(
+            trial.key,
+            trial.key,
+            params=self._params(trial),
+            tags={**trial.tags, **self._grid, **self._tags},
+            free=FREE_PARAMS,
+            inputs=_inputs(trial),
+            encoder=trial.waits_for,
+        )
 
     def epoch(self, key: str, result: dict[str, Any]) -> None:
-        metrics = {
-            name: float(value)
-            for name, value in result.items()
-            if isinstance(value, int | float) and name not in NOT_METRICS | TUNE_METRICS
-        }
-        self._tracker.log_epoch(key, int(result["epoch"]), metrics)
+        self._tracker.log_epoch(key, int(result["epoch"]), epoch_metrics(result))
 
     def ended(self, trial: Trial, failure: str | None) -> None:
-        """Log the final figures, the readings, the configuration and the model of a trial."""
-        if failure is not None:
-            self._tracker.finish_trial(trial.key, metrics={}, files={}, model_dir=None, failed=failure)
-            return
-        folder = trial.job.folder
-        result = storage.read_json(storage.join(folder, RESULT))
-        metrics = {
-            name: float(value)
-            for name, value in result.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        files: dict[str, Any] = {
-            "config.json": json.dumps(trial.job.model_dump(mode="json"), indent=2),
-            "result.json": json.dumps(result, indent=2),
-        }
-        settings = trial.job.finetune
-        if settings is not None:
-            readings = storage.read_json(storage.join(folder, "readings.json"))
-            files["predictions.tsv"] = predictions_table(readings[: settings.sample_lines])
-        model = storage.join(folder, MODEL)
-        self._tracker.finish_trial(trial.key, metrics=metrics, files=files, model_dir=model, failed=None)
+        """Log the final figures, the files that people look at and the model of a trial, or why it failed."""
+        self._tracker.end_trial(trial.key, lambda: ending(trial), failed=failure)
+
+    def finished_before(self, trials: Iterable[Trial]) -> None:
+        """Add what MLflow lacks of trials that an earlier run of the grid had finished."""
+        for trial in trials:
+            self._tracker.catch_up(
+                trial.key,
+                trial.key,
+                params=self._params(trial),
+                # Not this run's tags: the trial ran with the versions of another day.
+                tags={**trial.tags, **self._grid},
+                load=lambda trial=trial: ending(trial),  # type: ignore[misc]
+                seconds=lambda trial=trial: 60.0 * float(read_result(trial).get("minutes") or 0.0),  # type: ignore[misc]
+                free=FREE_PARAMS,
+                inputs=_inputs(trial),
+                encoder=trial.waits_for,
+                soon=trial.stage == "pretrain",  # fine-tunings name it as their encoder
+            )
+
+    def _params(self, trial: Trial) -> dict[str, Any]:
+        """Coordinates and flattened settings, as MLflow parameters."""
+        params: dict[str, Any] = {**trial.tags, **self._grid}
+        job = trial.job
+        params |= {f"model.{key}": value for key, value in job.model.model_dump(mode="json").items()}
+        params |= {f"augment.{key}": value for key, value in job.augment.model_dump(mode="json").items()}
+        params |= {f"{job.stage}.{key}": value for key, value in job.settings.model_dump(mode="json").items()}
+        if job.pretext_settings is not None:
+            params |= {f"pretext.{key}": value for key, value in job.pretext_settings.model_dump(mode="json").items()}
+        return params
 
 
-def predictions_table(readings: list[dict[str, Any]]) -> str:
-    """TSV of test lines: id, truth, reading, confidence, edits."""
-    rows = ["id\ttruth\treading\tconfidence\tedits"]
-    for r in readings:
-        cells = [r["id"], r["truth"], r["reading"], f"{r['confidence']:.3f}", str(r["edits"])]
-        rows.append("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in cells))
-    return "\n".join(rows) + "\n"
+def read_result(trial: Trial) -> dict[str, Any]:
+    """``result.json`` of a finished trial."""
+    found = storage.read_json(storage.join(trial.job.folder, RESULT))
+    assert isinstance(found, dict)
+    return found
 
 
-def _params(trial: Trial) -> dict[str, Any]:
-    """Coordinates and flattened settings, as MLflow parameters."""
-    params: dict[str, Any] = dict(trial.tags)
-    job = trial.job
+def ending(trial: Trial) -> Ending:
+    """All that a finished trial left, with the pictures drawn."""
+    result = read_result(trial)
+    shelf = trial_files(trial, result)
+    return Ending(
+        metrics=_numbers(result),
+        history=[(int(epoch["epoch"]), epoch_metrics(epoch)) for epoch in result.get("history") or []],
+        files=shelf.files,
+        model_dir=storage.join(trial.job.folder, MODEL),
+        note=trial_note(trial, result),
+        complete=not shelf.missing,
+    )
 
-    def walk(node: dict[str, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            else:
-                params[prefix + key] = value
 
-    walk(job.model.model_dump(mode="json"), "model.")
-    walk(job.augment.model_dump(mode="json"), "augment.")
-    walk(job.settings.model_dump(mode="json"), f"{job.stage}.")
-    if job.pretext_settings is not None:
-        walk(job.pretext_settings.model_dump(mode="json"), "pretext.")
-    return params
+def epoch_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an epoch that MLflow draws; what begins with ``system/`` on a page of its own."""
+    return {name: value for name, value in _numbers(report).items() if name not in NOT_METRICS | TUNE_METRICS}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _inputs(trial: Trial) -> Callable[[], list[DatasetInput]]:
+    return lambda: dataset_inputs(_corpus(trial.job.corpus), SPLITS_READ[trial.stage])
+
+
+@lru_cache(maxsize=64)
+def _corpus(uri: str) -> Corpus:
+    return Corpus.open(uri)

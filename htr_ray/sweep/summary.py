@@ -72,10 +72,21 @@ def left_out_lines(trials: list[Trial], results: dict[str, dict[str, Any]]) -> l
     return told
 
 
-def best(table: list[dict[str, Any]], corpus: str) -> dict[str, Any] | None:
-    """The recognizer of a corpus with the lowest validation CER (test chooses nothing)."""
+def ranking(table: list[dict[str, Any]], corpus: str) -> list[dict[str, Any]]:
+    """The recognizers of a corpus, lowest validation CER first (test chooses nothing)."""
     mine = [r for r in table if r["corpus"] == corpus and r["stage"] == "finetune" and r["state"] == "done"]
-    return min(mine, key=lambda row: row["val_cer"], default=None)
+    return sorted(mine, key=lambda row: row["val_cer"])
+
+
+def encoders(table: list[dict[str, Any]], corpus: str) -> list[dict[str, Any]]:
+    """The best encoder of each pretext task on a corpus, by its accuracy on validation lines."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in table:
+        if row["corpus"] == corpus and row["stage"] == "pretrain" and row["state"] == "done":
+            standing = best.setdefault(row["pretext"], row)
+            if (row["val_accuracy"] or 0.0) > (standing["val_accuracy"] or 0.0):
+                best[row["pretext"]] = row
+    return list(best.values())
 
 
 def _cells(table: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,8 +37,14 @@ class Lost:
         return f"{self.what}: {self.why}"
 
 
+Work = tuple[str, Callable[[], object]]
+
+
 class Background:
     """Runs submitted work in one daemon thread, in the order of submission.
+
+    Work that is submitted for ``later`` (what an earlier driver left undone) waits until nothing
+    else is to do, so that it does not hold up what people look at now.
 
     Work that fails for a passing reason (``is_passing(error)``) is repeated with
     exponentially growing waits. While ``is_well()`` is False the service itself is away:
@@ -64,37 +70,61 @@ class Background:
         self._is_passing = is_passing
         self._is_well = is_well
         self._patience = patience or Patience()
-        self._queue: queue.SimpleQueue[tuple[str, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._now: deque[Work] = deque()
+        self._later: deque[Work] = deque()
         self._closing = threading.Event()
         self._closed_at = 0.0
         self._budget = self._patience.closing
         self._given_up = False
         self._aside: list[tuple[str, Callable[[], object], str]] = []
         self._lost: list[Lost] = []
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="htr-ray-track", daemon=True)
         self._thread.start()
 
-    def submit(self, what: str, work: Callable[[], object]) -> None:
+    def submit(self, what: str, work: Callable[[], object], *, later: bool = False) -> None:
         """Queue ``work``, described for people by ``what``. Returns at once; never raises."""
-        with self._lock:
+        with self._news:
             if self._closing.is_set():
                 log.warning("not logged, the tracker is closed already: %s", what)
                 return
-            self._queue.put((what, work))
+            (self._later if later else self._now).append((what, work))
+            self._news.notify()
+
+    def no_more_later(self) -> None:
+        """Put what waits for later before all that is submitted from now on."""
+        with self._news:
+            self._now.extend(self._later)
+            self._later.clear()
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work are queued."""
+        return len(self._now) + len(self._later)
 
     def close(self) -> list[Lost]:
         """Do what is queued, stop the thread, and return what could not be done (in order)."""
-        with self._lock:
+        with self._news:
             if not self._closing.is_set():
                 self._closed_at = time.monotonic()
+                self._now.extend(self._later)
+                self._later.clear()
                 self._closing.set()
-                self._queue.put(None)
+                self._news.notify()
         self._thread.join()
         return list(self._lost)
 
+    def _next(self) -> Work | None:
+        """The next piece of work, waited for; None when all is done and no more will come."""
+        with self._news:
+            while not self._now and not self._later:
+                if self._closing.is_set():
+                    return None
+                self._news.wait()
+            return (self._now or self._later).popleft()
+
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             what, work = item
             error = self._attempt(what, work)
             if error is not None:

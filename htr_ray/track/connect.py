@@ -18,6 +18,8 @@ from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 from htr_ray.errors import UserError
 from htr_ray.track.background import first_line
 
+GRID_TAG = "htr_ray.grid"  # on a grid's run: its name
+
 # Errors that no second attempt cures. Everything else - refused connections, time-outs, 5xx, a
 # locked database, an object store out of reach - may pass.
 _LASTING_CODES = frozenset(
@@ -90,8 +92,12 @@ def resolve_uri(tracking_uri: str | None, default_root: Path) -> str:
     return given
 
 
-def open_experiment(uri: str, name: str, default_root: Path, wait: float) -> Place:
+def open_experiment(
+    uri: str, name: str, default_root: Path, wait: float, formerly: tuple[str, str] | None = None
+) -> Place:
     """Open the experiment ``name``, made if need be, waiting ``wait`` seconds for a server that starts up.
+
+    ``formerly`` (experiment, grid): an experiment that is opened instead if it has a run of that grid.
 
     Raises UserError that names the URI and the cure.
     """
@@ -108,7 +114,8 @@ def open_experiment(uri: str, name: str, default_root: Path, wait: float) -> Pla
     while True:
         try:
             client = MlflowClient(uri)
-            return Place(client, uri, _experiment_id(client, uri, name, default_root))
+            found = _with_grid(client, *formerly) if formerly is not None else None
+            return Place(client, uri, found or _experiment_id(client, uri, name, default_root))
         except UserError:
             raise
         except Exception as error:  # MLflow, SQLAlchemy, database drivers: all are explained to the user
@@ -128,6 +135,16 @@ def sqlite_file(uri: str) -> Path | None:
 def redacted(uri: str) -> str:
     """The URI without a password."""
     return re.sub(r"(//[^:/@]*):[^@/]+@", r"\1:***@", uri)
+
+
+def _with_grid(client: MlflowClient, name: str, grid: str) -> str | None:
+    """Id of the experiment ``name`` if a grid was recorded there."""
+    found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        return None
+    quote = '"' if "'" in grid else "'"
+    runs = client.search_runs([found.experiment_id], f"tags.`{GRID_TAG}` = {quote}{grid}{quote}", max_results=1)
+    return str(found.experiment_id) if runs else None
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str, default_root: Path) -> str:

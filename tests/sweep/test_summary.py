@@ -86,7 +86,7 @@ def test_an_empty_grid_has_a_summary_too() -> None:
     table = summary.rows(trials(), {}, {})
     assert {row["state"] for row in table} == {"missing"}
     assert "-" in terminal(table)
-    assert summary.best(table, "c") is None
+    assert summary.ranking(table, "c") == []
 
 
 def test_csv_holds_what_the_rows_hold() -> None:
@@ -101,10 +101,10 @@ def test_csv_holds_what_the_rows_hold() -> None:
 
 def test_the_champion_is_chosen_on_validation_never_on_test() -> None:
     val = {("none", 0): 5.0, ("none", 1): 9.0, ("flip", 0): 9.0, ("flip", 1): 9.0}
-    best = summary.best(summary.rows(trials(), results(ALL, val), {}), "c")
+    best = summary.ranking(summary.rows(trials(), results(ALL, val), {}), "c")[0]
     assert best is not None
     assert best["key"] == "finetune/c/semi_supervised/ctc/0.1/none/seed0"
-    assert summary.best(summary.rows(trials(), results(ALL, val), {}), "another") is None
+    assert summary.ranking(summary.rows(trials(), results(ALL, val), {}), "another") == []
 
 
 def test_lines_that_were_left_out_are_named_once_per_corpus() -> None:

@@ -291,5 +291,8 @@ def test_a_server_that_stays_away_is_given_up_and_named(server: Any, experiment:
     tracker.start_trial("a", "a", {}, {})
     tracker.finish_trial("a", {"test_cer": 1.0}, {}, None, None)
     lost = [item.what for item in tracker.close()]
-    assert lost[-4:] == ["trial a", "trial a: results", "trial a: end", "end of unfinished runs"]
+    assert lost[-7:] == [
+        *("trial a", "trial a: history", "trial a: files", "trial a: model", "trial a: results", "trial a: end"),
+        "end of unfinished runs",
+    ]
     assert tracker.close() == []
