@@ -17,6 +17,7 @@ from htr_ray.report.statistics import Array, Interval, Labels
 
 ALPHA = 0.05
 NONE = "none"
+_NAMED = 5
 
 Verdict = Literal["better", "worse", "no clear difference"]
 
@@ -224,6 +225,7 @@ def analyse(grid: GridResults, writers: Mapping[str, Mapping[str, str]]) -> Anal
         if counted is not None:
             counts[corpus] = counted
             notes += _notes(corpus, counted)
+    notes += _left_out(trials, corpora)
     for corpus in corpora:
         mine = [cell for cell in cells.values() if cell.place.corpus == corpus]
         _figures(mine, counts.get(corpus))
@@ -299,6 +301,23 @@ def _notes(corpus: str, counts: Counts) -> list[str]:
             f"{corpus}: {counts.left_out_lines} test line(s) that not all trials read are left out of "
             "intervals and tests"
         )
+    return notes
+
+
+def _left_out(trials: Sequence[TrialResult], corpora: Sequence[str]) -> list[str]:
+    """Lines that trials could not use, by corpus; several trials may name the same line."""
+    reasons = {
+        "unreadable": "line(s) whose image could not be read were left out",
+        "set_aside": "training line(s) were left out, their text has characters outside the corpus' alphabet",
+    }
+    notes = []
+    for corpus in corpora:
+        for kind, reason in reasons.items():
+            found = [line for trial in trials if trial.corpus == corpus for line in trial.result.get(kind) or []]
+            lines = list(dict.fromkeys(map(str, found)))
+            if lines:
+                more = f"; and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""
+                notes.append(f"{corpus}: {len(lines):,} {reason}: {'; '.join(lines[:_NAMED])}{more}")
     return notes
 
 

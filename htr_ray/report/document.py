@@ -45,6 +45,8 @@ class Paragraph:
     text: str
     lead: str = ""
     """Its first words, set off."""
+    points: Sequence[str] = ()
+    """A list below it."""
 
 
 @dataclass(frozen=True)

@@ -70,16 +70,16 @@ def cost_points(made: Analysis) -> list[Figure]:
         points = []
         for cost in mine:
             cell = made.cells[cost.place, cost.pretext]
-            hours = cost.gpu_hours if gpu else None if cost.minutes is None else cost.minutes / 60.0
-            if not hours or cell.cer is None:
+            spent = cost.gpu_hours if gpu else cost.minutes
+            if not spent or cell.cer is None:
                 continue
             label = percent(cost.place.fraction) + (f", {cost.place.decoder}" if decoders else "")
             ends = cell.cer_interval
             low, high = (ends.low, ends.high) if ends else (None, None)
-            points.append(Point(cost.pretext, hours, cell.cer, low, high, label))
-        unit = "GPU hours" if gpu else "hours"
+            points.append(Point(cost.pretext, spent, cell.cer, low, high, label))
+        unit = "GPU hours" if gpu else "minutes"
         title = f"Cost and CER: {corpus}, {protocol}"
-        caption = f"{title}. {unit} of one trial, pre-training of its encoder included."
+        caption = f"{title}. {unit[0].upper()}{unit[1:]} of one trial, pre-training of its encoder included."
         drawn += _figure(anchor("cost", corpus, protocol), caption, figures.cost(points, title=title, x=unit))
     return drawn
 

@@ -33,7 +33,8 @@ def _examples(corpus: str, trial: TrialResult, uri: str | None) -> list[Block]:
     assert trial.readings is not None
     chosen = choose(trial.readings, _LINES)
     images: dict[str, bytes] = {}
-    told = f"Test lines of {corpus} as {trial.key} reads them, the recognizer with the lowest validation CER."
+    told = f"Test lines of {corpus} as {trial.key} reads them, the recognizer with the lowest validation CER. "
+    told += "Look at the worst ones closely: sometimes it is the transcription that is wrong."
     if uri is not None:
         try:
             images = test_images(uri, [line["id"] for lines in chosen.values() for line in lines])

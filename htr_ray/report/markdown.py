@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from htr_ray.report.document import Block, Bullets, Code, Document, Figure, Fragment, Paragraph, Table, Value
 
@@ -23,18 +23,20 @@ def markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """What would be markup is shown as it is; line breaks become spaces."""
-    text = re.sub(r"([\\`*|<>~])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*|~]|<(?=[A-Za-z/!?]))", r"\\\1", " ".join(text.split()))
     # Within a word an underscore is no markup.
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
-    return re.sub(r"^([#+-](?=\s)|\d+[.)](?=\s))", r"\\\1", text.replace("](", "]\\("))
+    return re.sub(r"^([#+>-](?=\s)|\d+[.)](?=\s))", r"\\\1", text.replace("](", "]\\("))
 
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Paragraph):
         lead = f"**{escaped(block.lead)}** " if block.lead else ""
-        yield lead + escaped(block.text)
+        yield (lead + escaped(block.text)).rstrip()
+        if block.points:
+            yield _list(block.points)
     elif isinstance(block, Bullets):
-        yield "\n".join(f"- {escaped(point)}" for point in block.points)
+        yield _list(block.points)
     elif isinstance(block, Table):
         yield from _table(block)
     elif isinstance(block, Figure):
@@ -45,6 +47,10 @@ def _block(block: Block) -> Iterator[str]:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.text)), default=0))
         yield f"**{escaped(block.label)}**"
         yield f"{fence}{block.language}\n{block.text.rstrip()}\n{fence}"
+
+
+def _list(points: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(point)}" for point in points)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -152,7 +152,7 @@ def comparison_table(made: Analysis) -> Table | None:
             "verdict",
         ],
         rows,
-        headers=1,
+        headers=5,
         legend=(
             "Negative: fewer errors than what it is compared with. Exact paired permutation test (sign flips) of the "
             "errors of each line, seeds averaged; corrected after Holm over all rows. Agree: in how many seeds, and "

@@ -9,39 +9,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from htr_ray.report import wording
-from htr_ray.report.analysis import ALPHA, NONE, Analysis, Cell, Comparison, Pretraining, Verdict
+from htr_ray.report.analysis import ALPHA, NONE, Analysis, Cell, Comparison, Place, Pretraining, Verdict
 from htr_ray.report.document import Paragraph
 from htr_ray.report.wording import count, listed, many, number, percent
 
 FEW_WRITERS = 20
 FEW_SEEDS = 5
-_SHOWN = 5
+_SHOWN = 6
+HELP = "Does pre-training help?"
 _LEARNT = 0.05  # of the way from guessing to all right; below it a task was hardly learnt
 
 
 def summary(made: Analysis) -> list[Paragraph]:
     """The paragraphs on top of the report; each answers the question that leads it."""
-    paragraphs = [("What was run.", _run(made))]
+    paragraphs = [Paragraph(_run(made), "What was run.")]
     if any(cell.done for cell in made.cells.values()):
-        paragraphs += [
-            ("Does pre-training help?", _help(made)),
-            ("Which task?", _tasks(made)),
-            ("Which decoder?", _decoders(made)),
-            ("How many labels does it save?", _savings(made)),
-            ("Which recognizer?", _champions(made)),
-            ("How sure is that?", _sure(made)),
-        ]
+        paragraphs += [_help(made), _tasks(made), _savings(made), _decoders(made), _champions(made), _sure(made)]
     else:
-        asked = any(made.cells)
-        paragraphs.append(
-            (
-                "Does pre-training help?",
-                "This cannot be said yet: "
-                + ("no recognizer has been trained." if asked else "the grid asks for no recognizer."),
-            )
-        )
-    paragraphs.append(("Were the tasks learnt?", _learnt(made.pretrainings)))
-    return [Paragraph(text, lead) for lead, text in paragraphs if text]
+        why = "no recognizer has been trained." if made.cells else "the grid asks for no recognizer."
+        paragraphs.append(Paragraph(f"This cannot be said yet: {why}", HELP))
+    paragraphs.append(_learnt(made.pretrainings))
+    return [paragraph for paragraph in paragraphs if paragraph.text or paragraph.points]
+
+
+def _told(lead: str, sentences: Sequence[str], closing: str = "") -> Paragraph:
+    """One sentence stands in the line, several in a list; nothing for none."""
+    if not sentences:
+        return Paragraph("", lead)
+    if len(sentences) == 1:
+        return Paragraph(f"{sentences[0]} {closing}".strip(), lead)
+    shown = list(sentences[:_SHOWN])
+    if len(sentences) > _SHOWN:
+        shown.append(f"{len(sentences) - _SHOWN:,} more are in the tables below.")
+    return Paragraph(closing, lead, shown)
 
 
 def _run(made: Analysis) -> str:
@@ -68,28 +68,45 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _help(made: Analysis) -> str:
+def _help(made: Analysis) -> Paragraph:
     compared = [c for c in made.comparisons if c.kind == "pretext"]
     if not compared:
         if not any(pretext == NONE for _, pretext in made.cells):
-            return (
+            return Paragraph(
                 "This grid cannot say: it has no cell without pre-training to compare with (add none to pretexts and "
-                "run it again)."
+                "run it again).",
+                HELP,
             )
         if all(pretext == NONE for _, pretext in made.cells):
-            return "This grid cannot say: it has no cell with pre-training (add a task to pretexts and run it again)."
-        return (
+            return Paragraph(
+                "This grid cannot say: it has no cell with pre-training (add a task to pretexts and run it again).",
+                HELP,
+            )
+        return Paragraph(
             "This cannot be said yet: no cell with pre-training and its counterpart without are both finished, with "
-            "readings of the same test lines."
+            "readings of the same test lines.",
+            HELP,
         )
     sentences = []
     for corpus, protocol in dict.fromkeys((c.corpus, c.protocol) for c in compared):
         mine = [c for c in compared if (c.corpus, c.protocol) == (corpus, protocol)]
         sentences.append(f"{corpus}, {protocol}: {_tally(mine)}.")
-    return (
-        f"{' '.join(sentences)} Each comparison is of CER on the same test lines, with the same decoder, the same "
-        "labels and the same seeds."
-    )
+    closing = "Compared is the CER on the same test lines, with the same decoder, labels and seeds."
+    return _told(HELP, sentences, f"{closing}{_wer_remark(made, compared)}")
+
+
+def _wer_remark(made: Analysis, compared: Sequence[Comparison]) -> str:
+    """Says so where the WER goes the other way."""
+    clear = [c for c in compared if c.verdict != "no clear difference"]
+    against = 0
+    for c in clear:
+        cells = [cell for cell in made.row(_place(c)) if cell.pretext in (c.name, c.reference)]
+        wers = {cell.pretext: cell.wer for cell in cells}
+        wer, other = wers.get(c.name), wers.get(c.reference)
+        against += wer is not None and other is not None and (wer - other) * c.difference < 0
+    if not against:
+        return ""
+    return f" In {against:,} of the {many(len(clear), 'clear difference')} the WER goes the other way."
 
 
 def _tally(compared: Sequence[Comparison]) -> str:
@@ -107,10 +124,8 @@ def _tally(compared: Sequence[Comparison]) -> str:
     return f"of {total} with no pre-training, pre-training was {listed(parts)}"
 
 
-def _tasks(made: Analysis) -> str:
+def _tasks(made: Analysis) -> Paragraph:
     compared = [c for c in made.comparisons if c.kind == "pretext"]
-    if len({c.name for c in compared}) < 1:
-        return ""
     sentences = []
     for name in dict.fromkeys(c.name for c in compared):
         mine = [c for c in compared if c.name == name]
@@ -124,19 +139,14 @@ def _tasks(made: Analysis) -> str:
             f"{verdict} in {n:,}" for verdict in ("better", "worse") if (n := sum(c.verdict == verdict for c in clear))
         ]
         sentences.append(f"{name}: {listed(tally)} of {many(len(mine), 'comparison')}; {_example(made, largest)}.")
-    if len(sentences) > 1:
-        sentences.append("The tasks were tested against no pre-training, not against each other.")
-    return " ".join(sentences)
+    closing = "Each is compared with no pre-training, not with the other tasks." if len(sentences) > 1 else ""
+    return _told("Which task?", sentences, closing)
 
 
 def _example(made: Analysis, comparison: Comparison) -> str:
     """The largest clear difference of a task, in figures over the seeds that were compared."""
     change = "lower" if comparison.difference < 0 else "higher"
-    cell = next(
-        cell
-        for (place, pretext), cell in made.cells.items()
-        if (*place, pretext) == (*_place(comparison), comparison.name)
-    )
+    cell = made.cells[_place(comparison), comparison.name]
     where = f"{comparison.corpus}, {comparison.decoder}, {wording.labels_of(cell.labels, comparison.fraction)} labels"
     return (
         f"its largest clear difference is a CER {number(abs(comparison.difference))} percentage points {change} "
@@ -144,39 +154,39 @@ def _example(made: Analysis, comparison: Comparison) -> str:
     )
 
 
-def _place(comparison: Comparison) -> tuple[str, str, str | None, float]:
-    return comparison.corpus, comparison.protocol, comparison.decoder, comparison.fraction
+def _place(comparison: Comparison) -> Place:
+    assert comparison.decoder is not None
+    return Place(comparison.corpus, comparison.protocol, comparison.decoder, comparison.fraction)
 
 
-def _decoders(made: Analysis) -> str:
+def _decoders(made: Analysis) -> Paragraph:
     compared = [c for c in made.comparisons if c.kind == "decoder"]
-    sentences = []
+    groups: dict[tuple[str, str, str, str, Verdict], list[Comparison]] = {}
     for c in compared:
-        where = f"{c.corpus}, {c.protocol}, {percent(c.fraction)} of the labels"
-        if c.verdict == "no clear difference":
-            sentences.append(f"{where}: no clear difference between {c.name} and {c.reference}.")
+        groups.setdefault((c.corpus, c.protocol, c.name, c.reference, c.verdict), []).append(c)
+    sentences = []
+    for (corpus, protocol, name, reference, verdict), mine in groups.items():
+        where = f"with {listed([percent(c.fraction) for c in mine])} of the labels"
+        if verdict == "no clear difference":
+            sentences.append(f"{corpus}, {protocol}: no clear difference between {name} and {reference} {where}.")
         else:
-            sentences.append(
-                f"{where}: {c.name} was {c.verdict} than {c.reference}, by {number(abs(c.difference))} percentage "
-                "points of CER."
-            )
-    if sentences:
-        sentences.append("These are means over the pretext tasks (and none) that both decoders have.")
-    return " ".join(sentences)
+            points = listed([number(abs(c.difference)) for c in mine])
+            by = f"by {points} percentage points of CER"
+            sentences.append(f"{corpus}, {protocol}: {name} was {verdict} than {reference} {where}, {by}.")
+    return _told("Which decoder?", sentences, "Means over the pretext tasks (and none) that both decoders have.")
 
 
-def _savings(made: Analysis) -> str:
+def _savings(made: Analysis) -> Paragraph:
+    lead = "How many labels does it save?"
     if not made.savings:
-        return ""
+        return Paragraph("", lead)
     clear = [s for s in made.savings if s.verdict == "better"]
     if not clear:
-        return "None that the tests bear out."
+        return Paragraph("None that the tests bear out.", lead)
     sentences = []
     for saving in clear:
         place, equal = saving.place, saving.equal
-        what = (
-            f"{place.corpus}, {place.protocol}, {place.decoder}: with {count(saving.labels)} labels, {saving.pretext}"
-        )
+        what = f"{place.corpus}, {place.protocol}, {place.decoder}: {saving.pretext} with {count(saving.labels)} labels"
         start = wording.scratch(place.protocol)
         if equal.kind == "measured":
             ends = f"95 % interval {wording.equal_labels(saving.low)} to {wording.equal_labels(saving.high)}"
@@ -184,32 +194,29 @@ def _savings(made: Analysis) -> str:
             sentences.append(f"{what} reads about as {count(equal.labels)} labels {start} do{known}.")
         elif equal.kind == "more":
             sentences.append(
-                f"{what} reads with a lower CER than {start} with {count(equal.labels)}, the most that were measured; "
+                f"{what} has a lower CER than {start} with {count(equal.labels)}, the most that were measured; "
                 "how many more it would take is not known."
             )
     if not sentences:
-        return "This cannot be told from what was measured."
-    sentences.append("Between measured numbers of labels this is interpolated; beyond them nothing is claimed.")
-    return " ".join(sentences)
+        return Paragraph("This cannot be told from what was measured.", lead)
+    closing = "Between measured numbers of labels this is interpolated; beyond them nothing is claimed."
+    return _told(lead, sentences, closing)
 
 
-def _champions(made: Analysis) -> str:
+def _champions(made: Analysis) -> Paragraph:
     sentences = []
     for corpus, trial in made.champions.items():
         assert trial.label_fraction is not None and trial.protocol is not None
         how = wording.scratch(trial.protocol) if trial.pretext == NONE else f"pre-trained with {trial.pretext}"
         sentences.append(
-            f"{corpus}: the lowest validation CER ({number(trial.result['val_cer'])} %) has {trial.decoder}, {how}, "
-            f"with {percent(trial.label_fraction)} of the labels ({trial.protocol}, seed {trial.seed}); it reads the "
-            f"test lines with a CER of {number(trial.result.get('test_cer'))} % and a WER of "
-            f"{number(trial.result.get('test_wer'))} %."
+            f"{corpus}: {trial.decoder}, {how}, with {percent(trial.label_fraction)} of the labels ({trial.protocol}, "
+            f"seed {trial.seed}). CER on validation lines {number(trial.result['val_cer'])} %, on test lines "
+            f"{number(trial.result.get('test_cer'))} % (WER {number(trial.result.get('test_wer'))} %)."
         )
-    if sentences:
-        sentences.append("Validation lines choose, test lines only measure.")
-    return " ".join(sentences)
+    return _told("Which recognizer?", sentences, "The lowest validation CER chooses; test lines only measure.")
 
 
-def _sure(made: Analysis) -> str:
+def _sure(made: Analysis) -> Paragraph:
     sentences = []
     compared = made.comparisons
     if compared:
@@ -217,39 +224,53 @@ def _sure(made: Analysis) -> str:
             f"A difference counts as clear where a paired test on the same lines gives p < {ALPHA:g} after Holm's "
             f"correction for all {many(len(compared), 'comparison')} of this report."
         )
-    done = [cell for cell in made.cells.values() if cell.done]
-    fewest = min((len(cell.done) for cell in done), default=0)
+    done = [len(cell.done) for cell in made.cells.values() if cell.done]
+    fewest = min(done, default=0)
     if fewest == 1:
-        some = "Every cell was" if max(len(cell.done) for cell in done) == 1 else "Some cells were"
+        some = "Every cell was" if max(done) == 1 else "Some cells were"
         sentences.append(
             f"{some} trained once (one seed): the tests say that these trained models differ on lines like these, not "
             "that another training would come out the same way."
         )
     elif fewest < FEW_SEEDS:
-        sentences.append(
-            f"Figures are means over seeds, {fewest} at the fewest; with so few the intervals are rather too narrow."
+        sentences.append(f"Figures are means over seeds, {fewest} at the fewest; intervals are then rather too narrow.")
+    sentences += _disagreements([c for c in compared if c.verdict != "no clear difference"])
+    sentences += [_hands(made, corpus) for corpus in made.corpora if corpus in made.test_lines]
+    return Paragraph("", "How sure is that?", sentences)
+
+
+def _disagreements(clear: Sequence[Comparison]) -> list[str]:
+    told = []
+    seeds = sum(c.seeds_agreeing < c.seeds for c in clear)
+    if seeds:
+        told.append(
+            f"In {seeds:,} of the {many(len(clear), 'clear difference')} not all seeds show the same direction."
         )
-    for corpus in made.corpora:
-        writers = made.test_writers.get(corpus)
-        lines = made.test_lines.get(corpus)
-        if lines is None:
-            continue
-        if writers is None:
-            sentences.append(
-                f"{corpus}: {many(lines, 'test line')}, whose writers are not known; lines of one hand are alike, so "
-                "intervals may be too narrow."
-            )
-        elif writers < FEW_WRITERS:
-            sentences.append(
-                f"{corpus}: {many(lines, 'test line')} by only {many(writers, 'writer')}; lines of one hand are alike, "
-                "so intervals and tests over lines say little about other hands (intervals over writers are given too)."
-            )
-        else:
-            sentences.append(f"{corpus}: {many(lines, 'test line')} by {many(writers, 'writer')}.")
-    return " ".join(sentences)
+    writers = sum(c.writers is not None and c.writers_agreeing != c.writers for c in clear)
+    if writers:
+        told.append(
+            f"In {writers:,} of the {many(len(clear), 'clear difference')} some writers show no such difference."
+        )
+    return told
 
 
-def _learnt(pretrainings: Sequence[Pretraining]) -> str:
+def _hands(made: Analysis, corpus: str) -> str:
+    """What the test lines can say about other writers."""
+    lines, writers = made.test_lines[corpus], made.test_writers.get(corpus)
+    if writers is None:
+        return (
+            f"{corpus}: {many(lines, 'test line')}, whose writers are not known; lines of one hand are alike, so "
+            "intervals may be too narrow."
+        )
+    if writers < FEW_WRITERS:
+        return (
+            f"{corpus}: {many(lines, 'test line')} by only {many(writers, 'writer')}; lines of one hand are alike, so "
+            "intervals and tests over lines say little about other hands."
+        )
+    return f"{corpus}: {many(lines, 'test line')} by {many(writers, 'writer')}."
+
+
+def _learnt(pretrainings: Sequence[Pretraining]) -> Paragraph:
     told = []
     for made in pretrainings:
         if made.accuracy is None:
@@ -259,10 +280,9 @@ def _learnt(pretrainings: Sequence[Pretraining]) -> str:
             text += f" (guessing gives {number(made.chance)} %)"
             if made.accuracy - made.chance < _LEARNT * (100.0 - made.chance):
                 text += ", hardly above guessing"
-        told.append(text)
-    if not told:
-        return ""
-    return f"Accuracy on held-out lines: {'; '.join(told)}. A task learnt well need not make reading easier."
+        told.append(f"{text}.")
+    closing = "That is the accuracy on held-out lines. A task learnt well need not make reading easier."
+    return _told("Were the tasks learnt?", told, closing)
 
 
 def state_of(cell: Cell) -> str:
