@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 _DPI = 110
+_SIZE = (6.4, 4.4)
 _GREY = "#666666"
 _SVG = "{http://www.w3.org/2000/svg}"
 _FAR_APART = 10
@@ -71,7 +72,7 @@ class Point:
     low: float | None = None
     high: float | None = None
     label: str = ""
-    """Written beside it, such as "5 %"."""
+    """What it belongs to, such as "5 %": each has a panel of its own."""
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
@@ -160,8 +161,11 @@ def cost(
     points: Sequence[Point], *, title: str = "Cost and CER", x: str = "hours", y: str = "CER on test lines (%)"
 ) -> str:
     """SVG: CER over what it cost, such as hours or GFLOPs; logarithmic where the costs are far apart."""
-    costs = [point.x for point in points if math.isfinite(point.x) and point.x > 0]
-    return _scatter(points, title, x, y, log=bool(costs) and max(costs) >= _FAR_APART * min(costs))
+    costs: dict[str, list[float]] = {}
+    for point in points:
+        if math.isfinite(point.x) and point.x > 0:
+            costs.setdefault(point.label, []).append(point.x)
+    return _scatter(points, title, x, y, log=any(max(found) >= _FAR_APART * min(found) for found in costs.values()))
 
 
 def _lines(series: Sequence[Curve], title: str, x: str, y: str, *, log: bool = False, band: bool = False) -> str:
@@ -191,29 +195,41 @@ def _lines(series: Sequence[Curve], title: str, x: str, y: str, *, log: bool = F
 
 
 def _scatter(points: Sequence[Point], title: str, x: str, y: str, *, log: bool = False, zero: bool = False) -> str:
+    """A panel for each ``label``: written beside the points, those of a whole grid would cover each other."""
     kept = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and (p.x > 0 or not log)]
     if not kept:
         return ""
     looks = styles(point.name for point in points)
-    figure, axes = _axes(x, y)
-    axes.margins(0.12)
-    if zero:
-        axes.axhline(0, color=_GREY, linewidth=1, linestyle=":")
-    for point in kept:
-        look = looks[point.name]
-        bars = _bars([point.y], [_end(point.low, point.y)], [_end(point.high, point.y)])
-        place = [point.x], [point.y]
-        axes.errorbar(
-            *place, yerr=bars, color=look.colour, marker=look.marker, markersize=8, capsize=3, linestyle="none"
-        )
-        if point.label:
-            at: dict[str, Any] = {"xy": (point.x, point.y), "xytext": (7, 5), "textcoords": "offset points"}
-            axes.annotate(point.label, fontsize=9, color="#333333", parse_math=False, **at)
-    if log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    labels = list(dict.fromkeys(point.label for point in kept))
+    columns = min(len(labels), 2)
+    rows = -(-len(labels) // columns)
+    size = _SIZE if rows == columns == 1 else (_SIZE[0], 0.9 + 2.4 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    # Gains are compared over panels; a range of costs and CER of its own shows the differences within each.
+    grid = figure.subplots(rows, columns, sharex=zero, sharey=zero, squeeze=False)
+    panels = grid.flatten().tolist()
+    for axes, label in zip(panels, labels, strict=False):
+        axes.set_title(label, fontsize=11, loc="left", parse_math=False)
+        axes.margins(0.12)
+        _plain(axes)
+        if zero:
+            axes.axhline(0, color=_GREY, linewidth=1, linestyle=":")
+        for point in (point for point in kept if point.label == label):
+            look = looks[point.name]
+            bars = _bars([point.y], [_end(point.low, point.y)], [_end(point.high, point.y)])
+            place: dict[str, Any] = {"x": [point.x], "y": [point.y], "yerr": bars, "capsize": 3}
+            axes.errorbar(**place, color=look.colour, marker=look.marker, markersize=8, linestyle="none")
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    for axes in panels[len(labels) :]:
+        axes.set_visible(False)
+    figure.supxlabel(x, fontsize=11, parse_math=False)
+    figure.supylabel(y, fontsize=11, parse_math=False)
     _legend(figure, {point.name: looks[point.name] for point in kept}, lines=False)
     return _svg(figure, title)
 
@@ -240,7 +256,7 @@ def _bars(ys: Sequence[float], lows: Sequence[float], highs: Sequence[float]) ->
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x, fontsize=11, parse_math=False)
     axes.set_ylabel(y, fontsize=11, parse_math=False)

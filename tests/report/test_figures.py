@@ -136,13 +136,27 @@ def test_curves_have_a_band(drawn: list[Figure]) -> None:
 
 
 def test_gain_by_accuracy(drawn: list[Figure]) -> None:
-    svg(pretext_gain(POINTS))
+    svg(pretext_gain([Point("flip", 50.0, 4.0, 2.0, 6.0), Point("sorting", 30.0, -1.0), Point("flip", 60.0, 3.0)]))
     (axes,) = drawn[0].axes
     points = [container.lines[0] for container in axes.containers]
     assert [(p.get_xdata()[0], p.get_ydata()[0]) for p in points] == [(50, 4), (30, -1), (60, 3)]
     assert points[0].get_marker() == points[2].get_marker() != points[1].get_marker()
-    assert [text.get_text() for text in axes.texts] == ["5 %"]
+    assert axes.containers[0].lines[2][0].get_segments()[0].tolist() == [[50, 2], [50, 6]]
     assert [list(line.get_ydata()) for line in axes.get_lines() if line.get_linestyle() == ":"] == [[0, 0]]
+    assert legend(drawn[0]) == ["flip", "sorting"]
+
+
+def test_points_of_different_labels_stand_in_panels(drawn: list[Figure]) -> None:
+    labels = ["5 %", "10 %", "100 %"]
+    svg(
+        pretext_gain(
+            [Point(name, x, x / 10, label=label) for label in labels for name, x in (("flip", 50), ("sorting", 30))]
+        )
+    )
+    shown = [axes for axes in drawn[0].axes if axes.get_visible()]
+    assert [axes.get_title("left") for axes in shown] == labels
+    assert [len(axes.containers) for axes in shown] == [2, 2, 2]
+    assert len({axes.get_ylim() for axes in shown}) == 1
     assert legend(drawn[0]) == ["flip", "sorting"]
 
 
@@ -151,7 +165,7 @@ def test_costs_that_are_far_apart_stand_on_a_logarithmic_axis(
     costs: tuple[float, float], scale: str, drawn: list[Figure]
 ) -> None:
     svg(cost([Point("none", costs[0], 20.0), Point("flip", costs[1], 10.0)], x="GPU hours"))
-    assert drawn[0].axes[0].get_xscale() == scale and drawn[0].axes[0].get_xlabel() == "GPU hours"
+    assert drawn[0].axes[0].get_xscale() == scale and drawn[0].get_supxlabel() == "GPU hours"
     assert len(drawn[0].axes[0].containers) == 2
 
 
