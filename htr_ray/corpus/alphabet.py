@@ -52,9 +52,8 @@ class Alphabet:
 
     def encode(self, text: str) -> list[int]:
         """Number the characters of ``text``. Raises UserError naming the first unknown character."""
-        ordered = text if self.direction == "ltr" else reorder(text, self._mirrored)
         try:
-            return [self._number[c] for c in ordered]
+            return [self._number[c] for c in self.visual(text)]
         except KeyError as error:
             character = error.args[0]
             raise UserError(
@@ -62,13 +61,16 @@ class Alphabet:
                 f" to the {len(self.characters)} characters of this alphabet"
             ) from None
 
+    def visual(self, text: str) -> str:
+        """``text`` in the order in which it is numbered: from the left of the line to its right. Its own inverse."""
+        return text if self.direction == "ltr" else reorder(text, self._mirrored)
+
     def decode(self, numbers: Iterable[int]) -> str:
         """Return the text of ``numbers``; blanks are dropped, repeats are kept.
 
         Raises ValueError for a number that is no class of this alphabet.
         """
-        text = self._characters(numbers)
-        return text if self.direction == "ltr" else reorder(text, self._mirrored)
+        return self.visual(self._characters(numbers))
 
     def order(self, numbers: Sequence[int]) -> list[int]:
         """For each character of ``decode(numbers)``, its position in ``numbers``: for what goes with a character."""

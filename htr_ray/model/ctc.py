@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from htr_ray.model.found import Found
-
-BLANK = 0
-BEAM_CHARACTERS = 16
-"""Most likely classes per frame that the beam search extends by."""
-BEAM_FLOOR = math.log(1e-4)
-"""Classes less likely than this in a frame are not tried at all."""
+from htr_ray.model.language import Fusion
+from htr_ray.model.prefix_beam import BLANK, prefix_beam
 
 
 class CTCDecoder(nn.Module):
@@ -40,19 +35,19 @@ class CTCDecoder(nn.Module):
         return character_nll(self.log_probs(features), frames, targets, lengths)
 
     @torch.no_grad()
-    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[Found]:
+    def read(self, features: Tensor, frames: Tensor, beam: int = 1, language: Fusion | None = None) -> list[Found]:
         """``features`` [B, T, dim], ``frames`` int64 [B] -> what is read of each line.
 
-        Beam 1 takes the best path; wider ones search prefixes (Graves 2012, section 7.5; Hannun et
-        al., 2014). The confidence is the likelihood of what was read, over all its alignments; the
-        scores are its factors (see ``likelihoods``): the same measures with any beam.
+        Beam 1 without a language model takes the best path; all else is a prefix beam search. The
+        confidence is the likelihood of what was read, over all its alignments, the scores are its
+        factors (see ``likelihoods``): the recognizer's own, and the same measures with any search.
         """
         log_probs = self.log_probs(features)
-        if beam == 1:
+        if beam == 1 and language is None:
             found = _best_paths(log_probs, frames)
         else:
             rows = log_probs.cpu().numpy()
-            found = [_prefix_beam(row[:n], beam) for row, n in zip(rows, frames.tolist(), strict=True)]
+            found = [prefix_beam(row[:n], beam, language) for row, n in zip(rows, frames.tolist(), strict=True)]
         lengths = torch.tensor([len(classes) for classes in found], device=features.device)
         targets = lengths.new_zeros(len(found), max(1, int(lengths.max())))
         for row, classes in zip(targets, found, strict=True):
@@ -123,49 +118,3 @@ def _best_paths(log_probs: Tensor, frames: Tensor) -> list[list[int]]:
     starts[:, 1:] &= best[:, 1:] != best[:, :-1]
     rows, kept = best.cpu().numpy(), starts.cpu().numpy()
     return [row[keep].tolist() for row, keep in zip(rows, kept, strict=True)]
-
-
-def _prefix_beam(log_probs: np.ndarray, beam: int) -> list[int]:
-    """``log_probs`` float32 [frames, classes] -> the classes of the likeliest prefix found.
-
-    Prefixes are nodes of a tree, ``(parent, class)``, so that extending one costs no copy. A
-    prefix carries two log probabilities: of its paths that end in a blank, and of the others.
-    """
-    nodes: list[tuple[int, int]] = [(-1, BLANK)]
-    children: dict[tuple[int, int], int] = {}
-    count = min(BEAM_CHARACTERS, log_probs.shape[1] - 1)
-    top = 1 + np.argsort(-log_probs[:, 1:], axis=1)[:, :count]
-    never = -math.inf
-    beams: dict[int, tuple[float, float]] = {0: (0.0, never)}
-    for row, tried in zip(log_probs.tolist(), top.tolist(), strict=True):
-        grown: dict[int, tuple[float, float]] = {}
-        for node, (blank, other) in beams.items():
-            both, last = _add(blank, other), nodes[node][1]
-            b, o = grown.get(node, (never, never))
-            stays = other + row[last] if node else never
-            grown[node] = (_add(b, both + row[BLANK]), _add(o, stays))
-            for character in tried:
-                if row[character] < BEAM_FLOOR:
-                    break
-                child = children.get((node, character))
-                if child is None:
-                    child = children[node, character] = len(nodes)
-                    nodes.append((node, character))
-                b, o = grown.get(child, (never, never))
-                # The same character again is a new one only after a blank.
-                grown[child] = (b, _add(o, (blank if character == last else both) + row[character]))
-        kept = sorted(grown.items(), key=lambda item: -_add(*item[1]))[:beam]
-        beams = dict(kept)
-    node = next(iter(beams))
-    found: list[int] = []
-    while node:
-        node, character = nodes[node]
-        found.append(character)
-    return found[::-1]
-
-
-def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))"""
-    if a < b:
-        a, b = b, a
-    return a if b == -math.inf else a + math.log1p(math.exp(b - a))

@@ -12,6 +12,7 @@ from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.model.ctc import CTCDecoder
 from htr_ray.model.encoder import Encoder
 from htr_ray.model.found import Found
+from htr_ray.model.language import BEAM, Fusion, LanguageModel
 from htr_ray.model.transformer import TransformerDecoder
 
 
@@ -69,17 +70,28 @@ class Recognizer(nn.Module):
         loss: Tensor = self.decoder.loss(self.dropout(features), frames, batch["targets"], batch["lengths"])
         return loss
 
-    def read(self, images: Tensor, widths: Tensor, beam: int | None = None) -> list[Reading]:
+    def read(
+        self,
+        images: Tensor,
+        widths: Tensor,
+        beam: int | None = None,
+        language: LanguageModel | None = None,
+    ) -> list[Reading]:
         """Read lines: images uint8 [B, 1, H, W], widths int [B]; always in eval mode, without gradients.
 
-        ``beam`` is the width of the beam search, 1 for greedy; None takes it from the settings.
+        ``beam`` is the width of the beam search, 1 for greedy; None takes it from the settings, where
+        it is at least BEAM with a language model. ``language`` has a say in what is read, and none in
+        confidence and scores. Raises UserError when it is made for the other direction of writing.
         """
+        if beam is None:
+            beam = self.settings.beam if language is None else max(self.settings.beam, BEAM)
+        fusion = None if language is None else Fusion(language, self.alphabet)
         training = self.training
         self.eval()
         try:
             with torch.no_grad():
                 features, frames = self.encoder(images, widths)
-                found = self.decoder.read(features, frames, beam or self.settings.beam)
+                found = self.decoder.read(features, frames, beam, fusion)
         finally:
             self.train(training)
         return [self._reading(line) for line in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from htr_ray.config import TransformerSettings
 from htr_ray.model.found import Found
+from htr_ray.model.language import BEAM_CHARACTERS, Fusion
 
 EDGE = 0
 """The class that is CTC's blank: here the start of a text on the way in, and its end on the way out."""
@@ -77,16 +79,18 @@ class TransformerDecoder(nn.Module):
         return (loss * counted).sum(1) / (lengths + 1)
 
     @torch.no_grad()
-    def read(self, features: Tensor, frames: Tensor, beam: int = 1) -> list[Found]:
+    def read(self, features: Tensor, frames: Tensor, beam: int = 1, language: Fusion | None = None) -> list[Found]:
         """``features`` [B, T, dim], ``frames`` int64 [B] -> what is read of each line.
 
         Beam search over all lines at once, one character per step; beam 1 is greedy decoding.
-        Hypotheses are compared, and the confidence given, by likelihood per character with the end
-        counted as one (geometric mean); the scores are the characters' probabilities. A line is done
-        when ``beam`` hypotheses have ended, or at ``frames + EXTRA_LENGTH`` characters.
+        Hypotheses are compared by likelihood per character, the end counted as one (geometric mean);
+        with a language model, by the weighted product of its likelihood and the decoder's ("shallow
+        fusion": Gulcehre et al., 2015). Confidence and scores are the decoder's own alone. A line is
+        done when ``beam`` hypotheses have ended, or at ``frames + EXTRA_LENGTH`` characters.
         """
         limits = frames + EXTRA_LENGTH
-        best: list[tuple[float, list[int], list[float]]] = [(-math.inf, [], [])] * len(frames)
+        best = [(-math.inf, Found([], 0.0, []))] * len(frames)
+        model = _Language(language, len(frames), beam) if language else None
         state = _State(self, self._memory(features), _padding(features, frames))
         lines = torch.arange(len(frames), device=frames.device)  # those not done yet, as the state's rows
         texts = lines.new_zeros(len(lines), beam, 0)
@@ -101,10 +105,11 @@ class TransformerDecoder(nn.Module):
             log_probs = functional.log_softmax(self.output(hidden).float(), dim=2)
             at_limit = limits[lines] <= step
             log_probs[at_limit, :, 1:] = -math.inf
+            gains = model.add(log_probs) if model else log_probs
             classes = log_probs.shape[2]
             # A beam can end in one way only, so that the best 2 * beam hold enough that go on.
             count = min(2 * beam, beam * classes)
-            top, index = (scores[:, :, None] + log_probs).flatten(1).topk(count, dim=1)
+            top, index = (scores[:, :, None] + gains).flatten(1).topk(count, dim=1)
             parents, characters = index // classes, index % classes
             ends = (characters == EDGE) & top.isfinite()
             ends[:, beam:] = False
@@ -113,7 +118,9 @@ class TransformerDecoder(nn.Module):
                 ended[line] += 1
                 if score > best[line][0]:
                     parent = parents[row, rank]
-                    best[line] = (score, texts[row, parent].tolist(), chances[row, parent].exp().tolist())
+                    own, end = chances[row, parent], log_probs[row, parent, EDGE]
+                    confidence = math.exp((own.sum() + end).item() / (step + 1))
+                    best[line] = score, Found(texts[row, parent].tolist(), confidence, own.exp().tolist())
             scores, order = top.masked_fill(characters == EDGE, -math.inf).topk(beam, dim=1)
             parents, characters = parents.gather(1, order), characters.gather(1, order)
             chance = log_probs.flatten(1).gather(1, parents * classes + characters)
@@ -122,9 +129,11 @@ class TransformerDecoder(nn.Module):
             chances = torch.cat([chances.gather(1, descent), chance[:, :, None]], dim=2)
             rows = ((ended[lines] < beam) & ~at_limit).nonzero()[:, 0]
             state.keep(rows, parents[rows])
+            if model:
+                model.keep(rows, parents[rows], characters[rows])
             lines, texts, chances, scores = lines[rows], texts[rows], chances[rows], scores[rows]
             step += 1
-        return [Found(classes, math.exp(score), chance) for score, classes, chance in best]
+        return [found for _, found in best]
 
     def _memory(self, features: Tensor) -> Tensor:
         memory = self.memory_norm(self.memory(features))
@@ -176,6 +185,37 @@ class _State:
         source = (rows[:, None] * beam + parents).flatten()
         if beam > 1 or len(rows) < before:
             self.texts = [[part[source] for part in parts] for parts in self.texts]
+
+
+class _Language:
+    """The language model's states of all hypotheses: [lines][beam]."""
+
+    def __init__(self, language: Fusion, lines: int, beam: int) -> None:
+        self.language = language
+        self.states: list[list[Hashable]] = [[language.start()] * beam] * lines
+
+    def add(self, log_probs: Tensor) -> Tensor:
+        """The decoder's log probabilities [B, beam, classes] and the language model's; of the classes that are likely
+        to the decoder, all others being impossible."""
+        top, numbers = log_probs.topk(min(BEAM_CHARACTERS + 1, log_probs.shape[2]), dim=2)
+        added = [
+            [
+                [self.language.step(state, number)[0] if number != EDGE else self.language.end(state) for number in row]
+                for state, row in zip(states, rows, strict=True)
+            ]
+            for states, rows in zip(self.states, numbers.tolist(), strict=True)
+        ]
+        return torch.full_like(log_probs, -math.inf).scatter(2, numbers, top + top.new_tensor(added))
+
+    def keep(self, rows: Tensor, parents: Tensor, characters: Tensor) -> None:
+        """As ``_State.keep``, with the classes [n, beam] by which the beams have grown."""
+        self.states = [
+            [
+                self.language.step(self.states[row][parent], number)[1] if number != EDGE else self.states[row][parent]
+                for parent, number in zip(*grown, strict=True)
+            ]
+            for row, *grown in zip(rows.tolist(), parents.tolist(), characters.tolist(), strict=True)
+        ]
 
 
 def _heads(attention: nn.MultiheadAttention, x: Tensor, first: int, stop: int) -> list[Tensor]:

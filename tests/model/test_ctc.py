@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.model.ctc import CTCDecoder, character_nll, likelihoods, too_long
+from htr_ray.model.language import Fusion
+from htr_ray.model.ngrams import CharacterNgrams
+from htr_ray.model.wordlist import WordList
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -116,6 +121,76 @@ def test_a_doubtful_character_is_the_one_with_the_low_score() -> None:
     ((found, _, scores),) = decoder.read(features, torch.tensor([4]))
     assert found == [1, 2, 3]
     assert scores[1] == pytest.approx(0.68, abs=0.05) and min(scores[0], scores[2]) > 0.9
+
+
+LETTERS = Alphabet("abc")
+
+
+def total(fusion: Fusion, text: tuple[int, ...]) -> float:
+    """What the language model adds to a whole text."""
+    state, added = fusion.start(), 0.0
+    for number in text:
+        gain, state = fusion.step(state, number)
+        added += gain
+    return added + fusion.end(state)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    frames=st.integers(1, 5),
+    texts=st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=4),
+    weight=st.sampled_from([0.0, 0.5, 2.0]),
+    bonus=st.sampled_from([0.0, 1.0]),
+)
+def test_search_with_a_language_model_against_all_texts(
+    seed: int, frames: int, texts: list[str], weight: float, bonus: float
+) -> None:
+    log_probs = random_log_probs(seed, frames, 4)
+    expected = all_texts(log_probs[0].exp().double().numpy())
+    fusion = Fusion(CharacterNgrams.train(texts, LETTERS, 3, weight=weight, bonus=bonus), LETTERS)
+    decoder, features = decoder_of(log_probs)
+    ((found, confidence, _),) = decoder.read(features, torch.tensor([frames]), 200, fusion)
+    scores = {text: math.log(p) + total(fusion, text) for text, p in expected.items() if p > 0}
+    assert scores[tuple(found)] == pytest.approx(max(scores.values()), abs=1e-3)
+    assert confidence == pytest.approx(expected[tuple(found)] ** (1 / max(1, len(found))), rel=1e-3)
+
+
+@pytest.mark.parametrize("beam", [2, 10])
+@pytest.mark.parametrize("bonus", [0.0, 1.0])
+def test_a_weight_of_zero_is_no_language_model(beam: int, bonus: float) -> None:
+    log_probs = random_log_probs(5, 40, 4, lines=6) / 2
+    decoder, features = decoder_of(torch.log_softmax(log_probs, 2))
+    frames = torch.tensor([40, 30, 20, 10, 5, 1])
+    silent = Fusion(CharacterNgrams.train(["abc"], LETTERS, 3, weight=0.0, bonus=0.0), LETTERS)
+    assert decoder.read(features, frames, beam, silent) == decoder.read(features, frames, beam)
+    if bonus:
+        silent.language.bonus = bonus
+        longer = decoder.read(features, frames, beam, Fusion(silent.language, LETTERS))
+        assert sum(len(f.classes) for f in longer) > sum(len(f.classes) for f in decoder.read(features, frames, beam))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (None, "abacab"),
+        (CharacterNgrams.train(["acacab", "acab"], LETTERS, 4, weight=1.0, bonus=0.0), "acacab"),
+        (WordList(["acacab"], penalty=3.0), "acacab"),
+        (WordList(["abacab"], penalty=3.0), "abacab"),
+    ],
+)
+def test_a_language_model_decides_what_may_be_read_either_way(model: Any, expected: str) -> None:
+    """The second letter is b at 55 and c at 43 %; a clear letter stays, whatever the model says."""
+    frames = [LETTERS.encode(c)[0] for c in "abacab"]
+    probabilities = torch.full((2 * len(frames), 4), 0.005)
+    probabilities[1::2, 0] = 0.985
+    for i, number in enumerate(frames):
+        probabilities[2 * i, number] = 0.985
+    probabilities[2] = torch.tensor([0.01, 0.01, 0.55, 0.43])
+    decoder, features = decoder_of(probabilities.log()[None])
+    fusion = Fusion(model, LETTERS) if model else None
+    ((found, _, _),) = decoder.read(features, torch.tensor([len(probabilities)]), 10, fusion)
+    assert LETTERS.decode(found) == expected
 
 
 def test_wider_beams_find_texts_at_least_as_likely() -> None:

@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htr_ray.config import TransformerSettings
+from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.model.language import Fusion
+from htr_ray.model.ngrams import CharacterNgrams
 from htr_ray.model.transformer import EXTRA_LENGTH, TransformerDecoder
 
 SETTINGS = TransformerSettings(dim=16, layers=2, heads=4, feedforward=32, dropout=0.1, label_smoothing=0.1)
@@ -92,6 +95,57 @@ def test_beam_against_enumeration() -> None:
     best = max(texts, key=lambda text: score(decoder, features, text)[0])
     ((found, _, _),) = decoder.read(features, counts, beam=64)
     assert score(decoder, features, found)[0] >= score(decoder, features, best)[0] - 1e-5
+
+
+LETTERS = Alphabet("abcd")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    texts=st.lists(st.text("abcd", min_size=1, max_size=3), min_size=1, max_size=4),
+    weight=st.sampled_from([0.3, 1.0, 3.0]),
+)
+def test_search_with_a_language_model_against_enumeration(seed: int, texts: list[str], weight: float) -> None:
+    """No text of up to two letters is better than what is found, and its score is what it should be."""
+    decoder = make(seed, end_bias=3.0)
+    features, counts = inputs(seed, [1])
+    fusion = Fusion(CharacterNgrams.train(texts, LETTERS, 3, weight=weight, bonus=0.0), LETTERS)
+
+    def fused(text: list[int]) -> float:
+        state, added = fusion.start(), 0.0
+        for number in text:
+            gain, state = fusion.step(state, number)
+            added += gain
+        return score(decoder, features, text)[0] + (added + fusion.end(state)) / (len(text) + 1)
+
+    ((found, confidence, _),) = decoder.read(features, counts, 64, fusion)
+    short = [list(t) for length in range(3) for t in itertools.product(range(1, CLASSES), repeat=length)]
+    assert fused(found) >= max(fused(text) for text in short) - 1e-4
+    assert confidence == pytest.approx(math.exp(score(decoder, features, found)[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_weight_of_zero_is_no_language_model(beam: int) -> None:
+    decoder = make(2, end_bias=1.0)
+    features, counts = inputs(2, [7, 2, 5, 1])
+    silent = Fusion(CharacterNgrams.train(["abcd"], LETTERS, 3, weight=0.0, bonus=0.0), LETTERS)
+    assert decoder.read(features, counts, beam, silent) == decoder.read(features, counts, beam)
+
+
+def test_a_loud_language_model_is_heard() -> None:
+    """With lines of unlike length, so that states must follow their lines."""
+    decoder = make(3, end_bias=1.0)
+    frames = [7, 2, 5, 1]
+    features, counts = inputs(3, frames)
+    fusion = Fusion(CharacterNgrams.train(["abc"] * 9, LETTERS, 4, weight=20.0), LETTERS)
+    together = decoder.read(features, counts, 8, fusion)
+    assert [LETTERS.decode(found.classes) for found in together] == ["abc"] * 4
+    fusion = Fusion(CharacterNgrams.train(["abc", "cab", "dd"] * 9, LETTERS, 4, weight=1.0), LETTERS)
+    together = decoder.read(features, counts, 4, fusion)
+    for row, n, found in zip(features, frames, together, strict=True):
+        ((classes, confidence, _),) = decoder.read(row[None, :n], torch.tensor([n]), 4, fusion)
+        assert classes == found.classes and confidence == pytest.approx(found.confidence, rel=1e-3)
 
 
 def test_loss_ignores_what_lies_beyond_frames_and_lengths() -> None:

@@ -1,0 +1,133 @@
+"""Language models as the searches see them, and on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import batch, lines, small_recognizer
+
+from htr_ray.config import DecoderName
+from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.errors import UserError
+from htr_ray.model.language import BEAM, Fusion
+from htr_ray.model.language_files import load_language, save_language
+from htr_ray.model.ngrams import CharacterNgrams
+from htr_ray.model.recognizer import Recognizer
+from htr_ray.model.wordlist import WordList
+
+ALPHABET = Alphabet("abcdefgh")
+MODELS = [
+    CharacterNgrams.train(["abba", "cab <s>"], ALPHABET, 3, weight=0.7, bonus=0.2),
+    CharacterNgrams.train(["שלום (אב)"], Alphabet("שלוםאב ()", "rtl"), 1),
+    WordList.train(["Abba l'eau"], ALPHABET, weight=0.3, penalty=5.0),
+]
+BOTH = pytest.mark.parametrize("decoder", ["ctc", "transformer"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_round_trip(model: CharacterNgrams | WordList, tmp_path: Path) -> None:
+    uri = str(tmp_path / "language.json")
+    save_language(uri, model)
+    loaded = load_language(uri)
+    assert type(loaded) is type(model) and loaded.to_json() == model.to_json()
+    state, other = model.start(), loaded.start()
+    for character in "abxa l'":
+        (added, state), (same, other) = model.step(state, character), loaded.step(other, character)  # type: ignore[arg-type]
+        assert (added, state) == (same, other)
+    assert model.end(state) == loaded.end(other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "sentences"}, "'kind' is none of characters, words"),
+        ({"format": 2}, "format 2.*update htr-ray"),
+        ({"direction": "up"}, "'direction' is 'up'"),
+        ({"weight": None}, "damaged"),
+        ({"counts": [1, 2]}, "damaged"),
+        ({"counts": {"a": 3}}, "damaged"),
+        ({"order": None}, "damaged"),
+    ],
+)
+def test_damaged_files_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    uri = str(tmp_path / "language.json")
+    save_language(uri, MODELS[0])
+    value = json.loads(Path(uri).read_text())
+    Path(uri).write_text(json.dumps({**value, **change}))
+    with pytest.raises(UserError, match=f"language.json: .*{message}"):
+        load_language(uri)
+    del value["counts"]
+    Path(uri).write_text(json.dumps(value))
+    with pytest.raises(UserError, match="'counts' is missing"):
+        load_language(uri)
+
+
+def test_fusion_weighs_and_rewards() -> None:
+    model = CharacterNgrams.train(["abba"], ALPHABET, 2, weight=0.5, bonus=0.25)
+    fusion = Fusion(model, ALPHABET)
+    log_prob, state = model.step(model.start(), "a")
+    assert fusion.step(fusion.start(), 1) == (0.5 * log_prob + 0.25, state)
+    assert fusion.end(state) == 0.5 * model.end(state)
+
+
+@BOTH
+def test_direction_must_fit(decoder: DecoderName) -> None:
+    with pytest.raises(UserError, match="made for rtl texts, but the recognizer reads ltr"):
+        small_recognizer(decoder).read(*lines([40]), language=MODELS[1])
+
+
+def undecided(decoder: DecoderName) -> Recognizer:
+    """A recognizer that is not sure of anything, where an untrained one happens to be."""
+    recognizer = small_recognizer(decoder).eval()
+    layer = recognizer.decoder.linear if decoder == "ctc" else recognizer.decoder.output
+    with torch.no_grad():
+        layer.weight *= 0.02
+    return recognizer
+
+
+@BOTH
+def test_recognizer_listens_and_judges_for_itself(decoder: DecoderName) -> None:
+    """Confidence is the recognizer's own, as its loss would have it; a silent model is none."""
+    recognizer = undecided(decoder)
+    images = lines([90, 60, 75])
+    plain = recognizer.read(*images, beam=10)
+    loud = CharacterNgrams.train(["gfedcb"] * 9, ALPHABET, 2, weight=3.0, bonus=5.0)
+    readings = recognizer.read(*images, language=loud)
+    assert all(
+        "gfed" in loud_.text and "gfed" not in silent.text for loud_, silent in zip(readings, plain, strict=True)
+    )
+    data = batch([90, 60, 75], [reading.text for reading in readings])
+    with torch.no_grad():
+        expected = recognizer.loss({**data, "images": images[0], "widths": images[1]}).neg().exp()
+    assert [reading.confidence for reading in readings] == pytest.approx(expected.tolist(), rel=1e-3)
+    assert all(len(reading.scores) == len(reading.text) for reading in readings)
+    silent = CharacterNgrams.train(["hhhh"] * 9, ALPHABET, 2, weight=0.0, bonus=0.0)
+    assert recognizer.read(*images, beam=10, language=silent) == plain
+
+
+def test_beam_is_wide_enough_to_listen() -> None:
+    recognizer = small_recognizer("ctc")
+    images = lines([90, 60, 75])
+    model = CharacterNgrams.train(["gfedcb"] * 9, ALPHABET, 2)
+    assert recognizer.settings.beam == 1
+    assert recognizer.read(*images, language=model) == recognizer.read(*images, beam=BEAM, language=model)
+
+
+@BOTH
+def test_right_to_left_reading_is_that_of_the_mirrored_line(decoder: DecoderName) -> None:
+    """The same classes and the same n-grams, once as a right-to-left text and once as it stands on the line."""
+    recognizer = undecided(decoder)
+    images = lines([90, 60, 75])
+    letters = "אבגדהוזח"
+    recognizer.alphabet = Alphabet(letters, "rtl")
+    model = CharacterNgrams.train(["אבגדהוז"] * 9, recognizer.alphabet, 2, weight=3.0, bonus=5.0)
+    readings = recognizer.read(*images, language=model)
+    assert all("אבגד" in reading.text for reading in readings)
+    recognizer.alphabet = Alphabet(letters)
+    mirror = CharacterNgrams.train(["זוהדגבא"] * 9, recognizer.alphabet, 2, weight=3.0, bonus=5.0)
+    visual = recognizer.read(*images, language=mirror)
+    assert [(r.text, r.scores) for r in readings] == [(r.text[::-1], r.scores[::-1]) for r in visual]
