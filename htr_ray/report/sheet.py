@@ -113,6 +113,7 @@ def _reduced(array: Any, height: int) -> bytes:
 STYLE = """
 .rd{--wrong:#9a3b00;--wrongbg:#fde9d9;--missed:#00558a;--missedbg:#dceefb;--added:#7a2a5e;--addedbg:#f9e3f1;
   color:#111;background:#fff;border-top:1px solid #ccc;padding:.7em 0;break-inside:avoid}
+.rd:first-child{border-top:0}
 .rd .facts{font:.85em system-ui,sans-serif;color:#444;margin:0 0 .4em;overflow-wrap:anywhere}
 .rd .facts b{color:#111}
 .rd img{display:block;max-width:100%;max-height:44px;margin:0 0 .4em}
