@@ -274,6 +274,52 @@ class GridSettings(Settings):
     finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)  # type: ignore[arg-type]
 
 
+class TranscribeSettings(Settings):
+    """What reading a collection needs (``jobs/transcribe.py``)."""
+
+    beam: Count | None = Field(
+        None, description="Beam width; 1 is greedy. null: as the model was made, or 8 with a language model."
+    )
+    language_text: str | None = Field(
+        None, description="URI of a UTF-8 text, one line of writing per line; a character n-gram model is made of it."
+    )
+    word_list: str | None = Field(
+        None, description="URI of a UTF-8 list of words, one per line; readings of these words are preferred."
+    )
+    language_order: Annotated[int, Field(ge=2, le=12)] = Field(
+        6, description="Characters that the n-gram model looks at together."
+    )
+    language_weight: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="How much the language model counts beside the image; null: its own default."
+    )
+    existing: Literal["replace", "keep"] = Field(
+        "replace", description="Lines of ALTO and PAGE files that have a text: write over it, or leave it."
+    )
+    batch_size: Count | None = Field(None, description="Lines read at once; null: 16 on CPUs, 64 on GPUs.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on GPUs, and on CPUs with AMX; else float32."
+    )
+    part_lines: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="Lines that are read, written and resumed together; a page is never cut in two."
+    )
+    part_pages: Annotated[int, Field(ge=1, le=256)] = Field(8, description="Pages of one unit of work.")
+    actors: Count | None = Field(
+        None, description="Processes that hold the model; null: as many as the cluster's GPUs, or else CPUs, hold."
+    )
+    cpus_per_actor: Positive = Field(1.0, description="CPUs that Ray reserves for each of them.")
+    gpus_per_actor: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="GPUs (or a fraction) for each of them; null: 1 if the cluster has any, else 0."
+    )
+    threads: Count | None = Field(None, description="torch threads of each; null: cpus_per_actor, rounded.")
+    decoders: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="CPU workers that decode and scale lines for them; null: 4 for each GPU; 0: they do it themselves.",
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(
+        5, description="How often a unit of work is tried again when a store does not answer."
+    )
+
+
 # A preset holds what differs from the field defaults above, which are the paper's.
 PRESETS: dict[str, dict[str, Any]] = {
     # Paper, section 4: 29-layer ResNet, 2-layer BiLSTM, up to 1000 epochs with early stopping.
@@ -320,7 +366,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def load(
-    schema: type[GridSettings] | type[RunSettings],
+    schema: type[Settings],
     *,
     file: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
@@ -350,7 +396,8 @@ def load(
         raise UserError(f"settings: {_first_line(error)}") from error
     if not isinstance(user, dict):
         raise UserError(f"settings: expected 'key: value' pairs, got {type(user).__name__}")
-    preset = user.get("preset", schema.model_fields["preset"].default)
+    own = schema.model_fields.get("preset")
+    preset = user.get("preset", own.default) if own is not None else None
     recipe = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     full = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(recipe), OmegaConf.create(user)))
     try:

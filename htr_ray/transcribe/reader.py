@@ -1,0 +1,87 @@
+"""The recognizer at work: lines in, readings out, batched by width."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from htr_ray.config import StageSettings, TranscribeSettings
+from htr_ray.model.recognizer import Reading
+from htr_ray.stream.batch import PAPER, padded_width
+from htr_ray.train.worker import autocast_dtype, local_device
+from htr_ray.transcribe.lines import Chunk, Line
+from htr_ray.transcribe.model import Bundle
+
+_CPU_BATCH, _GPU_BATCH = 16, 64
+_NO_MEMORY = "not enough memory to read it"
+
+
+class Reader:
+    """A recognizer in this process, on the GPU if it has one."""
+
+    def __init__(self, bundle: Bundle, settings: TranscribeSettings, side_by_side: int = 1) -> None:
+        """``side_by_side``: batches that are read at a time, each by a thread of its own; on CPUs only."""
+        device = local_device()
+        self._side_by_side = side_by_side if device.type == "cpu" else 1
+        self._recognizer = bundle.load(device)
+        self._device = device
+        self._batch = settings.batch_size or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
+        self._beam = settings.beam
+        stage = StageSettings(precision=settings.precision)  # type: ignore[call-arg]
+        self._dtype = autocast_dtype(stage, device)
+
+    def read(self, chunk: Chunk) -> Chunk:
+        """Put a reading into every line that has an image, and take the image out."""
+        lines = sorted((line for line in chunk.lines if line.image is not None), key=_width)
+        batches = [lines[start : start + self._batch] for start in range(0, len(lines), self._batch)]
+        if self._side_by_side == 1:
+            for batch in batches:
+                self._read(batch)
+        else:
+            with ThreadPoolExecutor(self._side_by_side) as pool:
+                # The widest first: no thread is left alone with it at the end.
+                list(pool.map(self._read, reversed(batches)))
+        return chunk
+
+    def _read(self, lines: list[Line]) -> None:
+        images, widths = _pack([line.image for line in lines if line.image is not None])
+        try:
+            found = self._readings(images, widths)
+        except torch.OutOfMemoryError:
+            if len(lines) > 1:
+                torch.cuda.empty_cache()
+                half = len(lines) // 2
+                self._read(lines[:half])
+                self._read(lines[half:])
+                return
+            lines[0].reason, lines[0].detail = _NO_MEMORY, f"{images.shape[-1]} pixels wide"
+            lines[0].image = None
+            return
+        for line, reading in zip(lines, found, strict=True):
+            line.reading, line.image = reading, None
+
+    def _readings(self, images: np.ndarray, widths: np.ndarray) -> list[Reading]:
+        device = self._device
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None),
+        ):
+            return self._recognizer.read(
+                torch.from_numpy(images).to(device), torch.from_numpy(widths).to(device), self._beam
+            )
+
+
+def _width(line: Line) -> int:
+    assert line.image is not None
+    return line.image.shape[1]
+
+
+def _pack(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lines ``uint8 [H, W_i]`` -> images ``uint8 [B, 1, H, W]``, paper on the right, and widths ``int32 [B]``."""
+    widths = np.array([image.shape[1] for image in images], np.int32)
+    packed = np.full((len(images), 1, images[0].shape[0], padded_width(int(widths.max()))), PAPER, np.uint8)
+    for row, image in zip(packed, images, strict=True):
+        row[0, :, : image.shape[1]] = image
+    return packed, widths
