@@ -25,8 +25,9 @@ def escaped(text: str) -> str:
     """What would be markup is shown as it is; line breaks become spaces."""
     text = re.sub(r"([\\`*|~]|<(?=[A-Za-z/!?]))", r"\\\1", " ".join(text.split()))
     # Within a word an underscore is no markup.
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
-    return re.sub(r"^([#+>-](?=\s)|\d+[.)](?=\s))", r"\\\1", text.replace("](", "]\\("))
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
+    text = re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", text)
+    return re.sub(r"^([#+>-])(?=\s)", r"\\\1", text.replace("](", "]\\("))
 
 
 def _block(block: Block) -> Iterator[str]:

@@ -182,7 +182,7 @@ def _savings(made: Analysis) -> Paragraph:
         return Paragraph("", lead)
     clear = [s for s in made.savings if s.verdict == "better"]
     if not clear:
-        return Paragraph("None that the tests bear out.", lead)
+        return Paragraph("The tests bear out no saving.", lead)
     sentences = []
     for saving in clear:
         place, equal = saving.place, saving.equal
