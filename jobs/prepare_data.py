@@ -20,6 +20,7 @@ from htr_ray.corpus import catalogue
 from htr_ray.corpus.contact_sheet import contact_sheet, png
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
 from htr_ray.corpus.importers.check import Normalisation
+from htr_ray.corpus.importers.options import refuse_unread, with_own
 from htr_ray.corpus.prepare import prepare, try_out
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import summarise
@@ -81,7 +82,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--corpus",
         metavar="NAME",
         help="fetch an openly licensed corpus of the catalogue (see below), check it and prepare it; default "
-        "--output runs/corpora",
+        "--output runs/corpora; options such as --height and --normalisation are yours, where its files lie is not",
     )
     add("--format", choices=list(IMPORTERS), help="layout of the input, see below")
     add("--input", metavar="URI", help="file, folder or pattern to read; with only --check: a corpus")
@@ -187,6 +188,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         )
         if asked.corpus:
             return _from_catalogue(asked, settings, bar.console, lambda text: bar.update(task, description=text))
+        if asked.format:
+            refuse_unread(asked.format, settings["options"])
         if asked.check:
             return _check(asked, settings)
         missing = [f"--{key}" for key in ("format", "input", "output", "name") if not getattr(asked, key)]
@@ -203,12 +206,16 @@ def _from_catalogue(
     if own or asked.check:
         raise UserError(f"--corpus: the catalogue says all that; leave out {', '.join(own or ['--check'])}")
     entry = catalogue.find(asked.corpus)
+    # Before the download: how the files lie is the catalogue's to say, the rest (--height, ...) is the user's.
+    refuse_unread(entry.format, settings["options"])
+    with_own(entry.options_at(""), entry.options, settings["options"])
     say = partial(stderr.print, highlight=False, markup=False)
     say(catalogue.describe(entry))
     got = catalogue.fetch(entry, progress=progress)
     for remark in got.remarks:
         say(remark)
-    settings |= {"licence": entry.licence, "source": got.source, "citation": entry.citation, "options": got.options}
+    settings["options"] = with_own(got.options, entry.options, settings["options"])
+    settings |= {"licence": entry.licence, "source": got.source, "citation": entry.citation}
     return prepare(entry.format, got.input, asked.output or "runs/corpora", asked.name or entry.name, **settings)
 
 

@@ -1,11 +1,10 @@
-"""Units of an input, turned into tables of lines by Ray Data - or right here, when there are few."""
+"""Units of an input, turned into tables of lines: right here, by processes of this machine, or by Ray Data."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
-from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -14,42 +13,57 @@ import ray
 from ray import cloudpickle
 from rich.console import Console
 
-from htr_ray.connect import cluster
+from htr_ray import connect
 from htr_ray.corpus.importers.units import Unit
-from htr_ray.corpus.schema import SCHEMA, Imported, SetAside
+from htr_ray.corpus.processes import cores, work_through
+from htr_ray.corpus.schema import SetAside
+from htr_ray.corpus.work import INGESTED, batches_of
 from htr_ray.errors import UserError
 
-FEW = 16
-"""Up to this many units (some thousand lines) are done before a Ray of our own would have started."""
+FEW = 4
+"""Up to this many units (some hundred lines) are done before a worker would have started."""
 TASKS_PER_CPU = 16
-_BLOCK_LINES = 64
-# ``reason`` is null for a line and set for what was set aside; ``digest`` tells the same line twice.
-INGESTED = pa.schema(
-    [field.with_nullable(True) for field in SCHEMA]
-    + [pa.field(name, pa.string()) for name in ("split", "reason", "detail")]
-    + [pa.field("digest", pa.binary())]
-)
 
 
 def ingest(units: Iterable[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordBatch]]:
     """Work through ``units``; yield what comes of them, in their order.
 
-    Yields pairs: the share of the units that are begun, 0 to 1, and a batch of :data:`INGESTED`. Few units are
-    worked through in this process; many, or any on a cluster that is connected already, by Ray Data
-    on all CPUs. Raises UserError when a store does not answer.
+    Yields pairs: the share of the units that are begun, 0 to 1, and a batch of :data:`INGESTED`. On a Ray cluster
+    that is connected, named by RAY_ADDRESS or running here (``ray start``), Ray Data works through them on all its
+    CPUs. Without one, few units are done in this process, more by processes of this machine: a Ray for this job
+    alone would take longer to start than some ten thousand lines take. The lines and their order are the same.
+    Raises UserError when a store does not answer.
     """
+    if _has_cluster():
+        with connect.cluster(Console(stderr=True, quiet=True)):
+            yield from _by_ray(list(units))
+        return
     source = iter(units)
     first = list(islice(source, FEW + 1))
-    if len(first) <= FEW and not ray.is_initialized():
+    if len(first) <= FEW:
         for number, unit in enumerate(first, start=1):
-            for batch in _batches(unit):
+            for batch in batches_of(unit):
                 yield number / len(first), batch
         return
-    with cluster(Console(stderr=True, quiet=True)):
-        yield from _distributed([*first, *source])
+    # All of them at once: how many there are is needed for the share, and they are small.
+    everything = [*first, *source]
+    pickled = ((_name(unit), cloudpickle.dumps(unit)) for unit in everything)
+    for number, batch in work_through(pickled, min(cores(), len(everything))):
+        yield number / len(everything), batch
 
 
-def _distributed(units: list[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordBatch]]:
+def _has_cluster() -> bool:
+    """RAY_ADDRESS=local asks for a Ray of this job's own."""
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS")) or connect._started_here() is not None
+
+
+def _name(unit: Unit | SetAside) -> str:
+    return repr(unit)[:200]
+
+
+def _by_ray(units: list[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordBatch]]:
+    if not units:
+        return
     context = ray.data.DataContext.get_current()
     # The order of lines decides which of two equal ids gets a number: it must not depend on timing.
     context.execution_options.preserve_order = True
@@ -61,7 +75,7 @@ def _distributed(units: list[Unit | SetAside]) -> Iterator[tuple[float, pa.Recor
     lines = ray.data.from_items(rows, override_num_blocks=tasks).map_batches(_work, batch_size=1)
     tables: Iterator[Any] = iter(lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
     for table in tables:
-        errors = [text for text in table["failure"].to_pylist() if text is not None]
+        errors = [text for text in table["failure"].unique().to_pylist() if text is not None]
         if errors:
             # Raised here and not in the worker: Ray would wrap it into a stack trace.
             raise UserError(errors[0])
@@ -74,7 +88,7 @@ def _work(batch: dict[str, Any]) -> Iterator[pa.Table]:
     """Ray Data's function: one unit in, some tables out."""
     for pickled, number in zip(batch["unit"], batch["number"], strict=True):
         try:
-            for found in _batches(cloudpickle.loads(pickled)):
+            for found in batches_of(cloudpickle.loads(pickled)):
                 yield _sent(pa.Table.from_batches([found]), number, None)
         except UserError as error:
             nothing = pa.Table.from_arrays([pa.nulls(1, field.type) for field in INGESTED], schema=INGESTED)
@@ -85,24 +99,3 @@ def _sent(table: pa.Table, number: int, failure: str | None) -> pa.Table:
     count = table.num_rows
     numbers, failures = pa.array([number] * count, pa.int64()), pa.array([failure] * count, pa.string())
     return table.append_column("number", numbers).append_column("failure", failures)
-
-
-def _batches(unit: Unit | SetAside) -> Iterator[pa.RecordBatch]:
-    source = iter([unit]) if isinstance(unit, SetAside) else unit.lines()
-    for chunk in iter(partial(_take, source), []):
-        columns = zip(*map(_row, chunk), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, INGESTED, strict=True)]
-        yield pa.record_batch(arrays, schema=INGESTED)
-
-
-def _take(source: Iterator[Imported | SetAside]) -> list[Imported | SetAside]:
-    return list(islice(source, _BLOCK_LINES))
-
-
-def _row(item: Imported | SetAside) -> tuple[Any, ...]:
-    if isinstance(item, SetAside):
-        return (item.id, None, None, None, None, None, None, None, item.reason, item.detail, None)
-    line = item.line
-    digest = blake2b(line.image + (line.text or "").encode(), digest_size=8).digest()
-    facts = (line.id, line.image, line.width, line.height, line.text, line.writer, line.page)
-    return (*facts, item.split, None, None, digest)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
+from htr_ray.corpus.work import image_digest
 from htr_ray.errors import UserError
 
 # Faint pencil in the corpora at hand has 30 and more.
@@ -75,7 +76,7 @@ def _row_groups(index: pa.Table) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _bytes(image: bytes) -> _Seen:
-    return _Seen(blake2b(image, digest_size=8).digest())
+    return _Seen(image_digest(image))
 
 
 def _pixels(image: bytes) -> _Seen:

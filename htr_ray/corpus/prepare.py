@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from htr_ray import storage
@@ -17,7 +17,7 @@ from htr_ray.corpus.importers import IMPORTERS, ImportOptions
 from htr_ray.corpus.ingest import ingest
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import summarise
-from htr_ray.corpus.schema import SetAside, Split
+from htr_ray.corpus.schema import SPLITS, SetAside, Split
 from htr_ray.corpus.splits import Known, SplitBy, choose_splits
 from htr_ray.corpus.spool import FACTS, Spool
 from htr_ray.corpus.write import CorpusWriter
@@ -57,19 +57,26 @@ def prepare(
     with Spool() as spool:
         found = _collect(ingest(IMPORTERS[format].units(input, options or ImportOptions())), spool, progress)
         spool.close()
-        warnings = _content_warnings(found)
-        splits, decided_by = _split(found, seed, shares, split_by, warnings)
+        warnings = _content_warnings(found, spool.facts)
+        splits, decided_by = _split(found, spool.facts, seed, shares, split_by, warnings)
+        order = _order(splits, seed)
         with CorpusWriter(uri, name, licence=licence, source=source or input, citation=citation, seed=seed) as writer:
             writer.split_by = decided_by
             writer.warnings = warnings
             for item in found.set_aside:
                 writer.set_aside(item.reason, item.id, item.detail)
-            # A whole shuffle of the corpus: the writer's own reaches no further than its buffer.
-            order = list(range(len(splits)))
-            random.Random(f"htr-ray prepare {seed}").shuffle(order)
-            for number in order:
-                writer.add(spool[number], splits[number])
-    return summarise(Corpus.open(uri))
+            sizes = {split: len(lines) for split, lines in order.items()}
+            writer.add_all(sizes, lambda split, start, stop: spool.take(order[split][start:stop]))
+    digests = np.concatenate(found.digests)
+    return summarise(Corpus.open(uri), digests={split: digests[lines] for split, lines in order.items()})
+
+
+def _order(splits: list[Split], seed: int) -> dict[Split, np.ndarray]:
+    """The numbers of the lines of each split, in an order that mixes the whole corpus."""
+    order = list(range(len(splits)))
+    random.Random(f"htr-ray prepare {seed}").shuffle(order)
+    shuffled, sides = np.array(order), np.array(splits)
+    return {split: shuffled[sides[shuffled] == split] for split in SPLITS}
 
 
 def try_out(format: str, input: str, name: str, **settings: Any) -> dict[str, Any]:
@@ -82,13 +89,13 @@ def try_out(format: str, input: str, name: str, **settings: Any) -> dict[str, An
 
 @dataclass
 class _Found:
-    """What is kept in memory of each line: a few strings."""
+    """What is kept in memory of each line, beside the columns in the spool."""
 
     ids: list[str] = field(default_factory=list)
-    writers: list[str | None] = field(default_factory=list)
-    pages: list[str | None] = field(default_factory=list)
     splits: list[Split | None] = field(default_factory=list)
-    labelled: int = 0
+    """As the source says."""
+    digests: list[np.ndarray] = field(default_factory=list)
+    """Of the images: uint64, in pieces."""
     set_aside: list[SetAside] = field(default_factory=list)
 
 
@@ -109,29 +116,34 @@ def _collect(
         count += batch.num_rows
         if progress is not None:
             progress(count, share)
-        rows = batch.drop_columns(["image"]).to_pylist()
-        kept, ids = [], []
-        for number, row in enumerate(rows):
-            if row["reason"] is not None:
-                found.set_aside.append(SetAside(row["id"], row["reason"], row["detail"]))
-                continue
-            if digest_of.get(row["id"]) == row["digest"]:
-                found.set_aside.append(SetAside(row["id"], "same line twice"))
-                continue
-            id_ = _own_id(row["id"], digest_of)
-            digest_of[id_] = row["digest"]
-            kept.append(number)
-            ids.append(id_)
-            found.ids.append(id_)
-            found.writers.append(row["writer"] and sys.intern(row["writer"]))
-            found.pages.append(row["page"] and sys.intern(row["page"]))
-            found.splits.append(row["split"])
-            found.labelled += row["text"] is not None
+        ids, reasons, digests = (batch[name].to_pylist() for name in ("id", "reason", "digest"))
+        kept, own_ids = [], []
+        for number, (id_, reason, digest) in enumerate(zip(ids, reasons, digests, strict=True)):
+            if reason is not None:
+                found.set_aside.append(SetAside(id_, reason, batch["detail"][number].as_py()))
+            elif digest_of.get(id_) == digest:
+                found.set_aside.append(SetAside(id_, "same line twice"))
+            else:
+                own = _own_id(id_, digest_of) if id_ in digest_of else id_
+                digest_of[own] = digest
+                kept.append(number)
+                own_ids.append(own)
         if kept:
-            lines = batch.take(pa.array(kept)) if len(kept) < len(rows) else batch
-            facts = lines.select(["width", "height", "text", "writer", "page"]).add_column(0, "id", pa.array(ids))
-            spool.append(facts.cast(FACTS), (image.as_buffer() for image in lines["image"]))
+            # Taken, which copies, even if all are kept: what came in one piece with its images would keep them.
+            lines = batch.drop_columns(["image"]).take(pa.array(kept))
+            facts = lines.select(FACTS.names[1:]).add_column(0, "id", pa.array(own_ids))
+            images = batch["image"].take(pa.array(kept)) if len(kept) < len(ids) else batch["image"]
+            spool.append(facts.cast(FACTS), images)
+            found.ids += own_ids
+            found.splits += lines["split"].to_pylist()
+            found.digests.append(_image_digests(lines["digest"]))
     return found
+
+
+def _image_digests(digests: pa.FixedSizeBinaryArray) -> np.ndarray:
+    """The first half of each line's digest, as uint64 [n]."""
+    both = np.frombuffer(digests.buffers()[1], np.uint64).reshape(-1, 2)
+    return both[digests.offset : digests.offset + len(digests), 0].copy()
 
 
 def _own_id(id_: str, taken: dict[str, bytes]) -> str:
@@ -144,19 +156,31 @@ def _own_id(id_: str, taken: dict[str, bytes]) -> str:
 
 
 def _split(
-    found: _Found, seed: int, shares: tuple[float, float, float], split_by: SplitBy, warnings: list[str]
+    found: _Found,
+    facts: pa.Table,
+    seed: int,
+    shares: tuple[float, float, float],
+    split_by: SplitBy,
+    warnings: list[str],
 ) -> tuple[list[Split], str]:
     if len(found.ids) < 3:
         reasons = sorted({item.reason for item in found.set_aside})
         why = f"; {len(found.set_aside)} were set aside: {', '.join(reasons)}" if reasons else ""
         raise UserError(f"--input: {len(found.ids)} usable lines, a corpus needs three{why}")
-    known = Known(found.ids, found.writers, found.pages, found.splits)
+    known = Known(found.ids, _names(facts["writer"]), _names(facts["page"]), found.splits)
     return choose_splits(known, seed, shares, split_by, warnings)
 
 
-def _content_warnings(found: _Found) -> list[str]:
+def _names(column: pa.ChunkedArray) -> list[str | None]:
+    """A column of few different names: each of them in memory once."""
+    coded = column.combine_chunks().dictionary_encode()
+    names = [*coded.dictionary.to_pylist(), None]
+    return [names[code] for code in coded.indices.fill_null(len(names) - 1).to_pylist()]
+
+
+def _content_warnings(found: _Found, facts: pa.Table) -> list[str]:
     warnings = []
-    if found.ids and not found.labelled:
+    if facts.num_rows and facts["text"].null_count == facts.num_rows:
         warnings.append("no line has a text: this corpus serves pre-training only")
     left_out, total = len(found.set_aside), len(found.set_aside) + len(found.ids)
     if left_out > _MANY_SET_ASIDE * total:

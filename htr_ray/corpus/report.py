@@ -15,7 +15,7 @@ from htr_ray.corpus.direction import direction_of_counts
 from htr_ray.corpus.duplicates import NAMED, same_images, same_texts
 from htr_ray.corpus.frames import frames, too_long_for_ctc
 from htr_ray.corpus.histogram import histogram
-from htr_ray.corpus.look import look
+from htr_ray.corpus.look import Images, look
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SCHEMA, SPLITS, CorpusInfo, Split
 from htr_ray.corpus.texts import TextFigures, measure
@@ -28,16 +28,23 @@ _COLUMNS = ("id", "width", "height", "text", "writer", "page")
 _Tables = Mapping[Split, pa.Table]
 
 
-def summarise(corpus: Corpus, *, decode: bool = False) -> dict[str, Any]:
+def summarise(
+    corpus: Corpus, *, decode: bool = False, digests: Mapping[Split, np.ndarray] | None = None
+) -> dict[str, Any]:
     """Describe a corpus as JSON-ready values; ``problems`` lists what is wrong with it, empty if nothing is.
 
     Every image is read, to find the same one on two sides of a split. With ``decode`` it is looked at too, to find
     damaged and nearly blank ones. In memory are the other columns (in Arrow) and one row group of images.
+    Who has just written the corpus knows ``digests`` of the image files (as in :class:`look.Images`, for each
+    split in the order of its lines); then none is read again.
     """
     info = corpus.info
     problems: list[str] = []
     tables = {split: _index(corpus, split, problems) for split in SPLITS}
-    images = {split: look(corpus, split, table, decode=decode) for split, table in tables.items()}
+    if digests is None:
+        images = {split: look(corpus, split, table, decode=decode) for split, table in tables.items()}
+    else:
+        images = {split: Images(digests[split]) for split in SPLITS}
     problems += [problem for split in SPLITS for problem in images[split].problems]
     total = sum(table.num_rows for table in tables.values())
     _check_ids(tables, problems)

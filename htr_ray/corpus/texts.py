@@ -39,8 +39,9 @@ def measure(texts: pa.ChunkedArray) -> TextFigures:
         until = np.concatenate([[0], np.cumsum(repeated)])
         lengths.append(length)
         repeats.append(until[ends] - until[ends - length])
-        for point, count in zip(*np.unique(points, return_counts=True), strict=True):
-            characters[chr(point)] += int(count)
+        counts = np.bincount(points)
+        for point in np.flatnonzero(counts).tolist():
+            characters[chr(point)] += int(counts[point])
     return TextFigures(np.concatenate(lengths), np.concatenate(repeats), characters)
 
 

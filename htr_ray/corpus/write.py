@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
 import secrets
 from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, field
+from functools import partial
+from threading import Event
 from types import TracebackType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr_ray import storage
@@ -27,9 +33,12 @@ from htr_ray.corpus.schema import (
     Split,
     SplitCounts,
 )
+from htr_ray.corpus.texts import measure
 from htr_ray.errors import UserError
 
 PART_ROW_GROUPS = 64
+PART_LINES = PART_ROW_GROUPS * ROW_GROUP_LINES
+_THREADS = 4
 # Lines shuffled together, and the bytes that they may take, per split.
 BUFFER_LINES = 16 * ROW_GROUP_LINES
 BUFFER_BYTES = 128 << 20
@@ -51,8 +60,8 @@ class CorpusWriter:
         with CorpusWriter("s3://bucket/corpora/dhsd", "dhsd", licence="CC-BY-4.0") as writer:
             writer.add(line, "train")
 
-    Lines are shuffled (``seed``) within a buffer of 4096, so that a row group mixes writers. Raises
-    UserError when the storage fails, when no line was added to ``train``, or when another job has written
+    Lines that come one by one are shuffled (``seed``) within a buffer of 4096, so that a row group mixes writers.
+    Raises UserError when the storage fails, when no line was added to ``train``, or when another job has written
     the same corpus meanwhile.
     """
 
@@ -66,12 +75,11 @@ class CorpusWriter:
         self._about = {"name": name, "licence": licence, "source": source, "citation": citation, "seed": seed}
         self._run = secrets.token_hex(4)
         self._rng = random.Random(f"htr-ray order {seed}")
-        self._parts = {split: _Parts(storage.join(self.uri, split), self._run) for split in SPLITS}
+        self._names: dict[Split, list[str]] = {split: [] for split in SPLITS}
+        self._open: dict[Split, _Part] = {}
         self._buffers: dict[Split, list[Line]] = {split: [] for split in SPLITS}
         self._bytes = dict.fromkeys(SPLITS, 0)
-        self._counts = {split: SplitCounts() for split in SPLITS}
-        self._writers: dict[Split, set[str]] = {split: set() for split in SPLITS}
-        self._characters: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
+        self._held = {split: _Held() for split in SPLITS}
         self._set_aside: list[SetAside] = []
 
     def __enter__(self) -> CorpusWriter:
@@ -94,16 +102,32 @@ class CorpusWriter:
         buffer = self._buffers[split]
         buffer.append(line)
         self._bytes[split] += len(line.image)
-        counts = self._counts[split]
-        counts.lines += 1
-        if line.text is not None:
-            counts.labelled += 1
-            self._characters[split].update(line.text)
-        if line.writer is not None:
-            self._writers[split].add(line.writer)
         if len(buffer) >= BUFFER_LINES or self._bytes[split] >= BUFFER_BYTES:
             # Row groups stay full: the remainder waits for company, if there is a full one before it.
             self._flush(split, keep=len(buffer) % ROW_GROUP_LINES if len(buffer) > ROW_GROUP_LINES else 0)
+
+    def add_all(self, lines: Mapping[Split, int], read: Callable[[Split, int, int], pa.Table]) -> None:
+        """Add many lines at once, in the order that they have, several parts of the corpus at a time.
+
+        ``lines`` is their number in each split; ``read(split, start, stop)`` is called from several threads for the
+        rows of one row group.
+        """
+        stop = Event()
+        # As many parts are open, and row groups in memory, as there are threads.
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            futures = []
+            try:
+                for split, count in lines.items():
+                    for start in range(0, count, PART_LINES):
+                        end = min(start + PART_LINES, count)
+                        uri = self._new_part(split)
+                        futures.append((split, pool.submit(_write_part, uri, start, end, partial(read, split), stop)))
+                for split, future in futures:
+                    self._held[split].add(future.result())
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def set_aside(self, reason: str, id: str, detail: str = "") -> None:
         """Record a line that was left out, for ``set_aside`` in corpus.json and the file of details."""
@@ -114,29 +138,45 @@ class CorpusWriter:
         self._rng.shuffle(buffer)
         end = len(buffer) - keep
         for start in range(0, end, ROW_GROUP_LINES):
-            self._parts[split].write(buffer[start : min(start + ROW_GROUP_LINES, end)])
+            rows = _table(buffer[start : min(start + ROW_GROUP_LINES, end)])
+            self._held[split].count(rows)
+            self._append(split, rows)
         self._buffers[split] = buffer[end:]
         self._bytes[split] = sum(len(line.image) for line in self._buffers[split])
+
+    def _append(self, split: Split, rows: pa.Table) -> None:
+        """Put a row group into the part that is open, or a new one."""
+        part = self._open.get(split)
+        if part is None:
+            part = self._open[split] = _Part(self._new_part(split))
+        part.write(rows)
+        if part.groups == PART_ROW_GROUPS:
+            self._open.pop(split).close()
+
+    def _new_part(self, split: Split) -> str:
+        names = self._names[split]
+        names.append(f"part-{self._run}-{len(names):05d}.parquet")
+        return storage.join(self.uri, split, names[-1])
 
     def _commit(self) -> None:
         for split in SPLITS:
             self._flush(split)
-            self._parts[split].close()
-        if not self._counts["train"].lines:
+        while self._open:
+            self._open.popitem()[1].close()
+        held = self._held
+        if not held["train"].lines:
             raise UserError(f"{self.uri}: no line for train, so there is no corpus to write")
-        for split in SPLITS:
-            self._counts[split].writers = len(self._writers[split])
-        seen = self._characters["train"] + self._characters["val"]
+        seen = held["train"].characters + held["val"].characters
         set_aside_file = self._write_set_aside()
         info = CorpusInfo(
             **self._about,  # type: ignore[arg-type]
-            counts=self._counts,
+            counts={split: held[split].counts() for split in SPLITS},
             alphabet="".join(sorted(seen)),
             direction=direction_of_counts(seen),
-            alphabet_unseen="".join(sorted(set(self._characters["test"]) - set(seen))),
+            alphabet_unseen="".join(sorted(set(held["test"].characters) - set(seen))),
             set_aside=dict(Counter(item.reason for item in self._set_aside).most_common()),
             set_aside_file=set_aside_file,
-            files={split: self._parts[split].names for split in SPLITS},
+            files=self._names,
             split_by=self.split_by,
             warnings=self.warnings,
         )
@@ -171,64 +211,92 @@ class CorpusWriter:
                     storage.delete_file(storage.join(self.uri, name))
 
     def _abandon(self) -> None:
-        for parts in self._parts.values():
-            parts.abandon()
-        with suppress(UserError):
-            storage.delete_file(storage.join(self.uri, f"set_aside-{self._run}.parquet"))
+        """Best effort: a part that stays is a leftover that the next commit removes."""
+        while self._open:
+            self._open.popitem()[1].abandon()
+        left = [storage.join(self.uri, split, name) for split in SPLITS for name in self._names[split]]
+        for uri in [*left, storage.join(self.uri, f"set_aside-{self._run}.parquet")]:
+            with suppress(UserError):
+                storage.delete_file(uri)
 
 
-class _Parts:
-    """The part files of one split, one open at a time."""
+@dataclass
+class _Held:
+    """What was written of a split."""
 
-    def __init__(self, folder: str, run: str) -> None:
-        self.names: list[str] = []
-        self._folder = folder
-        self._run = run
-        self._groups = 0
-        self._open: tuple[ExitStack, pq.ParquetWriter] | None = None
+    lines: int = 0
+    labelled: int = 0
+    writers: set[str] = field(default_factory=set)
+    characters: Counter[str] = field(default_factory=Counter)
 
-    def write(self, lines: list[Line]) -> None:
-        """Append one row group."""
-        if self._open is None:
-            self._start()
-        assert self._open is not None
-        columns = zip(*map(astuple, lines), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        with storage.user_errors(storage.join(self._folder, self.names[-1])):
-            self._open[1].write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), ROW_GROUP_LINES)
-        self._groups += 1
-        if self._groups == PART_ROW_GROUPS:
-            self.close()
+    def count(self, rows: pa.Table) -> None:
+        self.lines += rows.num_rows
+        self.labelled += rows.num_rows - rows["text"].null_count
+        self.writers.update(name for name in pc.unique(rows["writer"]).to_pylist() if name is not None)
+        self.characters.update(measure(rows["text"]).characters)
 
-    def _start(self) -> None:
-        name = f"part-{self._run}-{len(self.names):05d}.parquet"
-        stack = ExitStack()
-        stream = stack.enter_context(storage.open_output(storage.join(self._folder, name)))
+    def add(self, other: _Held) -> None:
+        self.lines += other.lines
+        self.labelled += other.labelled
+        self.writers |= other.writers
+        self.characters.update(other.characters)
+
+    def counts(self) -> SplitCounts:
+        return SplitCounts(lines=self.lines, labelled=self.labelled, writers=len(self.writers))
+
+
+def _table(lines: list[Line]) -> pa.Table:
+    columns = zip(*map(astuple, lines), strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _write_part(uri: str, start: int, end: int, read: Callable[[int, int], pa.Table], stop: Event) -> _Held:
+    """Write rows ``start`` to ``end`` to a file of their own; give up between two row groups when told to ``stop``."""
+    held = _Held()
+    part = _Part(uri)
+    try:
+        for first in range(start, end, ROW_GROUP_LINES):
+            if stop.is_set():
+                raise UserError(f"{uri}: abandoned")
+            rows = read(first, min(first + ROW_GROUP_LINES, end))
+            held.count(rows)
+            part.write(rows)
+        part.close()
+    except BaseException:
+        part.abandon()
+        raise
+    return held
+
+
+class _Part:
+    """A part file that is being written: whole when it is closed, and there only then."""
+
+    def __init__(self, uri: str) -> None:
+        self.groups = 0
+        self._uri = uri
+        self._stack = ExitStack()
+        stream = self._stack.enter_context(storage.open_output(uri))
         # Images are compressed already; statistics of theirs would only be copies.
-        writer = pq.ParquetWriter(
+        self._writer = pq.ParquetWriter(
             stream,
             SCHEMA,
             compression={field.name: "none" if field.name == "image" else "zstd" for field in SCHEMA},
             use_dictionary=["writer", "page"],
             write_statistics=["width", "height", "writer", "page"],
         )
-        stack.callback(writer.close)
-        self._open = stack, writer
-        self._groups = 0
-        self.names.append(name)
+        self._stack.callback(self._writer.close)
+
+    def write(self, rows: pa.Table) -> None:
+        """Append one row group."""
+        with storage.user_errors(self._uri):
+            self._writer.write_table(rows, ROW_GROUP_LINES)
+        self.groups += 1
 
     def close(self) -> None:
-        if self._open is not None:
-            stack, self._open = self._open[0], None
-            stack.close()
+        self._stack.close()
 
     def abandon(self) -> None:
-        """Best effort: a part that stays is a leftover that the next commit removes."""
-        if self._open is not None:
-            stack, self._open = self._open[0], None
-            error = UserError("abandoned")
-            with suppress(Exception):
-                stack.__exit__(type(error), error, None)
-        for name in self.names:
-            with suppress(UserError):
-                storage.delete_file(storage.join(self._folder, name))
+        error = UserError("abandoned")
+        with suppress(Exception):
+            self._stack.__exit__(type(error), error, None)

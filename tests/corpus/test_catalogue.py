@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -76,6 +77,23 @@ def _prepare(entry: Entry, fetched: Fetched, output: Path) -> Corpus:
     facts = {"licence": entry.licence, "source": fetched.source, "citation": entry.citation}
     prepare(entry.format, fetched.input, str(output), entry.name, options=fetched.options, **facts)
     return Corpus.open(str(output / entry.name))
+
+
+def test_the_job_adds_own_options_to_the_catalogues(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--corpus mine --normalisation NFD`` stores decomposed letters."""
+    sink = io.BytesIO()
+    rows = [{"image": {"bytes": _png(n)}, "reading": "\u00e4", "writer": f"w{n % 4}"} for n in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    entry = _hub_entry(hub.add("a/b", {"data/x.parquet": sink.getvalue()}), options={"text_column": "reading"})
+    monkeypatch.setenv("HTR_RAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "jobs"))
+    job = importlib.import_module("prepare_data")
+    monkeypatch.setattr(job.catalogue, "find", lambda name: entry)
+    arguments = ["--corpus", "mine", "--output", str(tmp_path)]
+    assert job.main([*arguments, "--normalisation", "NFD"]) == 0
+    assert Corpus.open(str(tmp_path / "mine")).info.alphabet == "a\u0308"
+    assert job.main([*arguments, "--text-column", "text"]) == 0, "the default, so not said"
+    assert job.main([*arguments, "--text-column", "none"]) == 2
 
 
 def _tree(folder: str | Path) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,31 @@ def test_clean_text_is_stable_nfc(text: str) -> None:
     assert clean and clean == clean.strip()
     assert unicodedata.is_normalized("NFC", clean)
     assert clean_text(clean.encode()) == clean
+
+
+def _slowly(text: str) -> str:
+    """The rule for texts, without its short cuts."""
+    text = unicodedata.normalize("NFC", "".join(c for c in text if c not in "\ufeff\u200b").strip()).strip()
+    if not text:
+        raise TextError("empty text", "")
+    if len(text.splitlines()) > 1:
+        raise TextError("text has several lines", f"{len(text.splitlines())} lines")
+    text = re.sub(r"\s+", " ", text)
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") or character == "\ufffd":
+            raise TextError("damaged character in text", f"U+{ord(character):04X} in {text!r}")
+    return text
+
+
+@given(st.text(st.characters() | st.sampled_from(" \t\n\x85\u00a0\u2028\ufeff\u200b\ufffd\u0308aB"), max_size=12))
+def test_short_cuts_change_no_text(text: str) -> None:
+    def of(function: Callable[[str], str]) -> object:
+        try:
+            return function(text)
+        except TextError as error:
+            return error.args
+
+    assert of(clean_text) == of(_slowly)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from htr_ray.corpus import ingest as ingesting
 from htr_ray.corpus.importers import IMPORTERS, Importer
 from htr_ray.corpus.importers.check import RawLine, check_line
 from htr_ray.corpus.importers.units import Unit
-from htr_ray.corpus.ingest import INGESTED, ingest
+from htr_ray.corpus.ingest import ingest
 from htr_ray.corpus.prepare import prepare
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SPLITS, Imported, SetAside
+from htr_ray.corpus.work import INGESTED, batches_of
 from htr_ray.errors import UserError
 
 
@@ -76,6 +77,25 @@ def test_few_units_need_no_ray() -> None:
     assert len({row["digest"] for row in found if row["digest"]}) == sum(row["reason"] is None for row in found)
 
 
+def test_more_units_are_done_by_processes_in_the_same_order() -> None:
+    found = rows(units(7))
+    assert not ray.is_initialized()
+    assert found == [row for unit in units(7) for batch in batches_of(unit) for row in batch.to_pylist()]
+    with pytest.raises(UserError, match=r"^s3://bucket/lines: does not answer$"):
+        rows([*units(7), Away()])
+
+
+def test_the_share_of_the_units_reaches_one() -> None:
+    shares = [share for share, _ in ingest(units(7))]
+    assert shares == sorted(shares) and shares[-1] == 1 and shares[0] == 1 / 8
+
+
+def test_a_ray_that_is_asked_for_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UserError, match="RAY_ADDRESS=127.0.0.1:9: no Ray answers there"):
+        rows(units(2))
+
+
 def test_a_store_that_does_not_answer_ends_it_here_too() -> None:
     with pytest.raises(UserError, match=r"^s3://bucket/lines: does not answer$"):
         rows([Away()])
@@ -84,7 +104,7 @@ def test_a_store_that_does_not_answer_ends_it_here_too() -> None:
 def test_ray_data_gives_the_same_lines_in_the_same_order(ray_local: None, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = rows(units(20))
     assert len(distributed) == 2001
-    here = [row for unit in units(20) for batch in ingesting._batches(unit) for row in batch.to_pylist()]
+    here = [row for unit in units(20) for batch in batches_of(unit) for row in batch.to_pylist()]
     assert distributed == here
 
 

@@ -165,6 +165,40 @@ def test_a_corpus_may_be_made_from_itself(tmp_path: Path) -> None:
     assert report["lines"] == 200 and set(_sides(Corpus.open(str(tmp_path / "c")), "id")) == set(before)
 
 
+def test_the_report_of_a_new_corpus_is_that_of_its_files(tmp_path: Path) -> None:
+    """Its images are not read again: their digests come with the lines."""
+    images = [{"bytes": _png(i % 150), "path": f"{i}.png"} for i in range(200)]
+    report = prepare("parquet", _table(tmp_path / "x.parquet", image=images), str(tmp_path), "c")
+    assert report["duplicates"]["images"]["lines_on_two_sides"] > 0
+    assert report == summarise(Corpus.open(str(tmp_path / "c")))
+
+
+def test_the_same_line_twice(tmp_path: Path) -> None:
+    """The same id, image and text: once. Another text or image: another line."""
+    images = [{"bytes": _png(n), "path": "x.png"} for n in (1, 1, 1, 2, 1)]
+    path = _table(tmp_path / "x.parquet", 5, 0, 0, image=images, text=["a", "a", "b", "a", None])
+    report = prepare("parquet", path, str(tmp_path), "c")
+    corpus = Corpus.open(str(tmp_path / "c"))
+    assert report["set_aside"] == {"same line twice": 1}
+    assert sorted(_sides(corpus, "id")) == ["x", "x-2", "x-3", "x-4"]
+
+
+def test_a_corpus_mixes_all_of_its_input(tmp_path: Path) -> None:
+    """More lines than the writer's own buffer and than a part, from a source that is in order."""
+    lines = 20_000
+    page = [f"p{i // 100}" for i in range(lines)]
+    path = _table(
+        tmp_path / "x.parquet", lines, writers=0, page=page, image=[{"bytes": _png(i % 9)} for i in range(lines)]
+    )
+    prepare("parquet", path, str(tmp_path), "c", split_by="line", shares=(0.9, 0.05, 0.05))
+    corpus = Corpus.open(str(tmp_path / "c"))
+    assert len(corpus.files("train")) == 2
+    for start in (0, 9_000, 17_000):
+        pages = corpus.index("train", ("page",))["page"].slice(start, 1000).to_pylist()
+        numbers = [int(name[1:]) for name in pages]
+        assert abs(np.mean(numbers) - 100) < 10 and len(set(numbers)) > 180
+
+
 def test_unlabelled_lines_serve_pretraining(tmp_path: Path) -> None:
     for i in range(12):
         folder = tmp_path / "lines" / f"w{i % 4}"

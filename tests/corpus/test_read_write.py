@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -161,6 +163,43 @@ def test_set_aside(tmp_path: Path) -> None:
     _write(str(tmp_path))
     assert Corpus.open(str(tmp_path)).set_aside().num_rows == 0
     assert not list(tmp_path.glob("set_aside*"))
+
+
+def test_many_lines_at_once(tmp_path: Path) -> None:
+    """Parts are written side by side; their rows, order and counts are as asked."""
+    sizes = {"train": 2 * 64 * ROW_GROUP_LINES + 5, "test": 300}
+    asked = []
+
+    def read(split: str, start: int, stop: int) -> pa.Table:
+        asked.append((split, start, stop))
+        lines = [_line(i, text=f"{split} {i}", writer=f"{split}{i % 5}") for i in range(start, stop)]
+        return pa.Table.from_pylist([asdict(line) for line in lines], schema=SCHEMA)
+
+    with CorpusWriter(str(tmp_path), "c") as writer:
+        writer.add_all(sizes, read)  # type: ignore[arg-type]
+    corpus = Corpus.open(str(tmp_path))
+    assert [len(corpus.files(split)) for split in SPLITS] == [3, 0, 1]
+    for split, size in sizes.items():
+        assert corpus.index(split)["id"].to_pylist() == [f"l{i}" for i in range(size)]  # type: ignore[arg-type]
+        assert corpus.info.counts[split].model_dump() == {"lines": size, "labelled": size, "writers": 5}  # type: ignore[index]
+    assert all(stop - start <= ROW_GROUP_LINES for _, start, stop in asked) and len(asked) == len(set(asked))
+    assert set(corpus.info.alphabet) == set("train 0123456789") and corpus.info.alphabet_unseen == "es"
+
+
+def test_a_failure_among_many_parts_leaves_the_old_corpus(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    _write(uri)
+    before = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+
+    def read(split: str, start: int, stop: int) -> pa.Table:
+        if start >= 20_000:
+            raise RuntimeError
+        return pa.Table.from_pylist([asdict(_line(i)) for i in range(start, stop)], schema=SCHEMA)
+
+    with pytest.raises(RuntimeError), CorpusWriter(uri, "c") as writer:
+        writer.add_all({"train": 60_000}, read)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == before
+    assert _ids(Corpus.open(uri)) == {f"l{i}" for i in range(30)}
 
 
 def test_an_exception_leaves_the_old_corpus(tmp_path: Path) -> None:

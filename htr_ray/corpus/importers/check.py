@@ -79,11 +79,14 @@ def clean_text(data: bytes | str, normalisation: Normalisation = "NFC") -> str:
         utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         hint = "it is UTF-16" if utf16 else f"byte 0x{data[error.start]:02X} at {error.start}"
         raise TextError("text is not UTF-8", hint) from None
-    text = text.translate(_INVISIBLE).strip()
+    # Printable are most texts: no line break, control character or invisible sign, and no white space but blanks.
+    text = text.strip(" ") if text.isprintable() else text.translate(_INVISIBLE).strip()
     if normalisation != "none":
         text = unicodedata.normalize(normalisation, text).strip()
     if not text:
         raise TextError("empty text", "")
+    if text.isprintable() and "  " not in text and "\ufffd" not in text:
+        return text
     if len(text.splitlines()) > 1:
         raise TextError("text has several lines", f"{len(text.splitlines())} lines")
     text = re.sub(r"\s+", " ", text)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -149,7 +151,6 @@ class _Columns:
                 f"--input {uri}: column '{self.image}' has type {kind}; expected bytes or"
                 " struct<bytes, path>; choose another with --image-column"
             )
-        self.has_path = self.in_struct and kind.get_field_index("path") >= 0
         self.text: str | None = None
         if options.text_column != NO_COLUMN:
             self.text = self._require(options.text_column, "--text-column", "; none: unlabelled lines")
@@ -205,36 +206,43 @@ def _rows(unit: RowGroup) -> Iterator[RawLine]:
         batches = part.iter_batches(_BATCH_ROWS, row_groups=[unit.row_group], columns=columns.names, use_threads=False)
         for batch in batches:
             images = batch.column(columns.image)
-            payloads = images.field("bytes") if columns.in_struct else images
-            paths = images.field("path") if columns.has_path else None
-            texts = _bytes(batch, columns.text)
+            # flatten, unlike field, knows that the children of a null struct are null.
+            struct = images if columns.in_struct else pa.array([], pa.struct([]))
+            fields = dict(zip((field.name for field in struct.type), struct.flatten(), strict=True))
             names = (columns.writer, columns.page, columns.id, columns.split)
-            writers, pages, ids, splits = (_bytes(batch, name) for name in names)
-            for i in range(batch.num_rows):
-                path = paths[i].as_py() if paths is not None else None
+            rows = zip(
+                _objects(fields.get("bytes", images)),
+                _bytes(fields.get("path")),
+                *(_bytes(batch.column(name) if name else None) for name in (columns.text, *names)),
+                strict=False,
+            )
+            for image, path, text, writer, page, id_, split in rows:
                 yield RawLine(
-                    id=_label(ids[i]) or (PurePosixPath(path).stem if path else "") or f"{stem}-{row:07d}",
-                    # A null struct hides its children's values only when they are read through it.
-                    image=payloads[i].as_py() if images[i].is_valid else None,
-                    text=texts[i],
-                    writer=_label(writers[i]),
-                    page=_label(pages[i]),
-                    split=split_named(_label(splits[i]) or "") if columns.split else unit.split,
+                    id=_label(id_) or PurePosixPath(_label(path) or "").stem or f"{stem}-{row:07d}",
+                    image=image,
+                    text=text,
+                    writer=_label(writer),
+                    page=_label(page),
+                    split=split_named(_label(split) or "") if columns.split else unit.split,
                 )
                 row += 1
 
 
-def _bytes(batch: pa.RecordBatch, name: str | None) -> list[bytes | None]:
-    """A column's values as UTF-8 bytes: reading damaged strings as ``str`` would stop the whole file."""
-    if name is None:
-        return [None] * batch.num_rows
-    column = batch.column(name)
+def _objects(column: pa.Array) -> list[Any]:
+    """As ``to_pylist``, for strings and bytes, in a fifth of the time."""
+    return column.to_numpy(zero_copy_only=False).tolist()
+
+
+def _bytes(column: pa.Array | None) -> Iterable[bytes | None]:
+    """Values as UTF-8 bytes: reading damaged strings as ``str`` would stop the whole file."""
+    if column is None:
+        return repeat(None)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         column = column.cast(pa.string())
     target = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-    return column.cast(target).to_pylist()
+    return _objects(column.cast(target))
 
 
 def _label(value: bytes | None) -> str | None:

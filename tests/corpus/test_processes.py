@@ -1,0 +1,134 @@
+"""Worker processes: the order of the units, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from ray import cloudpickle
+
+from htr_ray import storage
+from htr_ray.corpus import processes
+from htr_ray.corpus.importers.check import RawLine, check_line
+from htr_ray.corpus.processes import work_through
+from htr_ray.corpus.schema import Imported, SetAside
+from htr_ray.errors import UserError
+
+LINES = 150
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A unit of 150 lines that takes ``seconds`` before its first."""
+
+    number: int
+    seconds: float = 0.0
+
+    def lines(self) -> Iterator[Imported | SetAside]:
+        time.sleep(self.seconds)
+        print("a library that talks on standard output")
+        for line in range(LINES):
+            yield check_line(RawLine(f"{self.number}-{line}", np.full((9, 30), 200, np.uint8), "text"))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Kills its worker after 100 lines, ``times`` times."""
+
+    number: int
+    folder: str
+    times: int
+
+    def lines(self) -> Iterator[Imported | SetAside]:
+        for line, item in enumerate(Slow(self.number).lines()):
+            if line == 100 and len(os.listdir(self.folder)) < self.times:
+                Path(self.folder, str(len(os.listdir(self.folder)))).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield item
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A unit with a fault of ours, or of the store."""
+
+    error: Exception
+
+    def lines(self) -> Iterator[Imported | SetAside]:
+        raise self.error
+
+
+@dataclass(frozen=True)
+class Huge:
+    """A unit of many times the memory that may wait."""
+
+    number: int
+
+    def lines(self) -> Iterator[Imported | SetAside]:
+        image = np.random.default_rng(0).integers(0, 256, (500, 2000), dtype=np.uint8)
+        for line in range(100):
+            yield check_line(RawLine(f"{self.number}-{line}", image, None))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def by_value() -> Iterator[None]:
+    """Workers do not find the modules of tests."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def pickled(units: list[object]) -> list[tuple[str, bytes]]:
+    return [(f"unit {number}", cloudpickle.dumps(unit)) for number, unit in enumerate(units, start=1)]
+
+
+def ids(units: list[object]) -> list[tuple[int, str]]:
+    return [(number, id_) for number, batch in work_through(pickled(units), 2) for id_ in batch["id"].to_pylist()]
+
+
+def expected(count: int) -> list[tuple[int, str]]:
+    return [(number, f"{number}-{line}") for number in range(1, count + 1) for line in range(LINES)]
+
+
+def test_the_order_is_that_of_the_units() -> None:
+    """The first takes longest, and there are more than may be ahead of it."""
+    assert ids([Slow(1, 0.5), *(Slow(number) for number in range(2, 12))]) == expected(11)
+
+
+def test_a_worker_that_dies_is_replaced_and_no_line_comes_twice(tmp_path: Path) -> None:
+    assert ids([Slow(1), Deadly(2, str(tmp_path), 1), Slow(3), Slow(4)]) == expected(4)
+    assert os.listdir(tmp_path) == ["0"]
+
+
+def test_a_unit_that_always_kills_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^unit 2: the process that worked on it ended 2 times \(SIGKILL\)"):
+        ids([Slow(1), Deadly(2, str(tmp_path), 9), Slow(3)])
+
+
+def test_errors_come_as_they_are() -> None:
+    with pytest.raises(UserError, match=r"^s3://bucket: does not answer$"):
+        ids([Slow(1), Broken(storage.Unavailable("s3://bucket: does not answer")), Slow(3)])
+    with pytest.raises(RuntimeError, match=r"unit 2: Traceback (.|\n)*ZeroDivisionError: a fault"):
+        ids([Slow(1), Broken(ZeroDivisionError("a fault"))])
+
+
+def test_memory_is_bounded_and_nothing_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first unit is not taken; what waits behind it and in it stays small, and ends when nobody asks for more."""
+    monkeypatch.setattr(processes, "AHEAD_BYTES", 4 << 20)
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    batches = work_through(pickled([Huge(number) for number in range(6)]), 2)
+    resident = me.memory_info().rss
+    next(batches)
+    time.sleep(3)
+    # 600 MB of images in all; 64 lines of 1 MB are a batch, two units are worked on.
+    assert me.memory_info().rss - resident < 400 << 20
+    batches.close()  # type: ignore[attr-defined]
+    assert {child.pid for child in me.children(recursive=True)} <= before
