@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from mlflow.entities import DatasetInput
@@ -66,7 +66,7 @@ class Recorder:
 
     def ended(self, trial: Trial, failure: str | None) -> None:
         """Log the final figures, the files that people look at and the model of a trial, or why it failed."""
-        self._tracker.end_trial(trial.key, lambda: ending(trial), failed=failure)
+        self._tracker.end_trial(trial.key, partial(ending, trial), failed=failure)
 
     def finished_before(self, trials: Iterable[Trial]) -> None:
         """Add what MLflow lacks of trials that an earlier run of the grid had finished."""
@@ -77,8 +77,8 @@ class Recorder:
                 params=self._params(trial),
                 # Not this run's tags: the trial ran with the versions of another day.
                 tags={**trial.tags, **self._grid},
-                load=lambda trial=trial: ending(trial),  # type: ignore[misc]
-                seconds=lambda trial=trial: 60.0 * float(read_result(trial).get("minutes") or 0.0),  # type: ignore[misc]
+                load=partial(ending, trial),
+                seconds=partial(_seconds, trial),
                 free=FREE_PARAMS,
                 inputs=_inputs(trial),
                 encoder=trial.waits_for,
@@ -102,6 +102,11 @@ def read_result(trial: Trial) -> dict[str, Any]:
     found = storage.read_json(storage.join(trial.job.folder, RESULT))
     assert isinstance(found, dict)
     return found
+
+
+def _seconds(trial: Trial) -> float:
+    """How long a finished trial trained."""
+    return 60.0 * float(read_result(trial).get("minutes") or 0.0)
 
 
 def ending(trial: Trial) -> Ending:

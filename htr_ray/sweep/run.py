@@ -239,7 +239,11 @@ def _finish(
 ) -> None:
     """Summary, registry and the end of MLflow's log."""
     rows = summary.rows(trials, finished(trials), failed)
-    closing = reproduction({corpus_name(uri): Corpus.open(uri) for uri in settings.corpora}, found, command())
+    try:
+        closing = reproduction({corpus_name(uri): Corpus.open(uri) for uri in settings.corpora}, found, command())
+    except UserError as error:  # a corpus that went away meanwhile must not keep the results from MLflow
+        logger.warning("the note on how to make the grid again is missing: %s", error)
+        closing = ""
     tracker.finish_grid(summary.markdown(settings.name, rows), {"summary.csv": summary.csv(rows), **files}, closing)
     for uri in settings.corpora:
         corpus = corpus_name(uri)

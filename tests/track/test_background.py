@@ -144,3 +144,28 @@ def test_late_calls_are_harmless() -> None:
     assert background.close() == []
     background.submit("late", lambda: None)
     assert background.close() == []
+
+
+def test_work_for_later_waits_until_nothing_else_is_to_do() -> None:
+    done: list[str] = []
+    started, go_on = threading.Event(), threading.Event()
+    background = Background(passing, lambda: True, QUICK)
+    background.submit("hold", lambda: (started.set(), go_on.wait(10)))
+    started.wait(10)
+    for name in ("later 1", "later 2"):
+        background.submit(name, lambda name=name: done.append(name), later=True)
+    background.submit("now 1", lambda: done.append("now 1"))
+    assert background.waiting == 3
+    background.no_more_later()
+    background.submit("last", lambda: done.append("last"))
+    go_on.set()
+    assert background.close() == []
+    assert done == ["now 1", "later 1", "later 2", "last"] and background.waiting == 0
+
+
+def test_work_for_later_is_done_before_the_end() -> None:
+    done: list[str] = []
+    background = Background(passing, lambda: True, QUICK)
+    for name in ("a", "b", "c"):
+        background.submit(name, lambda name=name: done.append(name), later=True)
+    assert background.close() == [] and done == ["a", "b", "c"]
