@@ -48,6 +48,7 @@ class CharacterNgrams:
                 self._counter[n][ngram[-n:-1]][ngram[-1]] += count
         self._smoothing = _Smoothing(Vocabulary(dict(self._counter.unigrams)), self._counter)
         self._column = {c: i for i, c in enumerate(sorted(self._counter.unigrams))}
+        self._contexts = [self._counter[n + 1] for n in range(order)]  # by their length
         self._rows: dict[Context, np.ndarray] = {}
 
     @classmethod
@@ -78,7 +79,8 @@ class CharacterNgrams:
         return self._seen((START,) * (self.order - 1))
 
     def step(self, state: Context, character: str) -> tuple[float, Context]:
-        return self._log_prob(state, character), self._seen((*state, character)[-self.order + 1 :])
+        longer = (*state, character)
+        return self._log_prob(state, character), self._seen(longer if len(longer) < self.order else longer[1:])
 
     def end(self, state: Context) -> float:
         return self._log_prob(state, END)
@@ -113,12 +115,11 @@ class CharacterNgrams:
         """Probabilities of all characters known, the end, and any one that is unknown: float64 [known + 1]."""
         row = self._rows.get(context)
         if row is None:
-            score, counter = self._smoothing, self._counter
+            score = self._smoothing
             if context:
-                known = counter[len(context) + 1][context]
                 _, rest = score.alpha_gamma(END, context)
                 row = rest * self._row(context[1:])
-                for character in known:
+                for character in self._contexts[len(context)][context]:
                     row[self._column[character]] += score.alpha_gamma(character, context)[0]
             else:
                 row = np.array([score.unigram_score(c) for c in self._column] + [score.unigram_score("")])
@@ -127,7 +128,7 @@ class CharacterNgrams:
 
     def _seen(self, context: Context) -> Context:
         """The longest end of ``context`` that occurs in the training texts."""
-        while context and context not in self._counter[len(context) + 1]:
+        while context and context not in self._contexts[len(context)]:
             context = context[1:]
         return context
 

@@ -13,7 +13,7 @@ from htr_ray.model.language import BEAM_CHARACTERS, Fusion
 BLANK = 0
 FLOOR = math.log(1e-4)
 """Classes less likely than this in a frame are not tried at all."""
-MARGIN = 12.0
+MARGIN = 10.0
 """Texts that are less likely by this (natural logarithm) than the best so far are given up."""
 NEVER = -math.inf
 
