@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,29 +20,21 @@ from htr_ray.connect import cluster
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.sample import write_sample
 from htr_ray.errors import UserError
-from htr_ray.report import build
 from htr_ray.sweep import plan as planning
 from htr_ray.sweep import summary
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.callbacks import GridCallback
-from htr_ray.sweep.cells import Trial, corpus_name, expand, grid_folder, recipe_of
-from htr_ray.sweep.notes import reproduction
-from htr_ray.sweep.record import Recorder
+from htr_ray.sweep.cells import Trial, expand, grid_folder, recipe_of
 from htr_ray.sweep.resources import at_a_time, check, need
-from htr_ray.sweep.results import GRID_FILE, load_grid, read_settings, write_failures
+from htr_ray.sweep.results import GRID_FILE, read_settings
 from htr_ray.sweep.searcher import GridSearcher
+from htr_ray.sweep.tracking import GridLog, make_report
 from htr_ray.sweep.trainable import bundles, compact, run_trial
-from htr_ray.track.background import first_line
-from htr_ray.track.connect import redacted
-from htr_ray.track.environment import command, environment, environment_digest, requirements
-from htr_ray.track.tracker import Tracker
 from htr_ray.train.job import RESULT
 
 logger = logging.getLogger(__name__)
 
 SAMPLE = "sample"
-OLD_EXPERIMENT = "htr-ray"  # where an earlier version put all grids
-MANY_WAITING = 20
 
 
 def prepare_corpora(settings: GridSettings) -> GridSettings:
@@ -151,15 +141,8 @@ def _search(
 ) -> dict[str, str]:
     """The Tune run itself; returns the failures by key."""
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
-    tracker = _tracker(settings)
-    found = environment(_nodes())
-    name = environment_digest(found)
-    tracker.start_grid(settings.name, _public(settings), {"preset": settings.preset, "grid": settings.name})
-    whole = json.dumps(found, indent=2)
-    tracker.log_grid_files(
-        {"environment.json": whole, f"environments/{name}.json": whole, "requirements.txt": requirements()}
-    )
-    recorder = Recorder(tracker, settings, {"htr_ray.environment": name})
+    log = GridLog(settings, console)
+    recorder = log.recorder
     recorder.finished_before([trial for trial in trials if trial.key in done])
     left = [trial for trial in trials if trial.key not in done]
     searcher = GridSearcher(
@@ -179,90 +162,9 @@ def _search(
     finally:
         board.close()
         # A person who pressed Ctrl-C waits for the log, not for drawings.
-        files = {} if interrupted else _report(settings, folder, searcher.failed, console)
-        _finish(settings, trials, searcher.failed, found, files, tracker, console)
+        files = {} if interrupted else make_report(settings, folder, searcher.failed, console)
+        log.finish(summary.rows(trials, finished(trials), searcher.failed), files)
     return searcher.failed
-
-
-def _tracker(settings: GridSettings) -> Tracker:
-    """The tracker of a grid: an experiment of the grid's name, or MLFLOW_EXPERIMENT_NAME for several in one."""
-    # Without a server of MLflow, its database and files lie beside a local storage, else under ./runs.
-    root = Path(storage.filesystem(settings.storage)[1]) if storage.is_local(settings.storage) else Path("runs")
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.name
-    return Tracker(settings.tracking_uri, experiment, default_root=root, formerly=(OLD_EXPERIMENT, settings.name))
-
-
-def _public(settings: GridSettings) -> dict[str, Any]:
-    """The settings as others may read them: a password of the tracking server stays here."""
-    shown = settings.model_dump(mode="json")
-    if settings.tracking_uri is not None and redacted(settings.tracking_uri) != settings.tracking_uri:
-        shown["tracking_uri"] = None
-    return shown
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Resources of each node of the cluster, without Ray's own marks."""
-    return [
-        {name: amount for name, amount in node["Resources"].items() if not name.startswith(("node:", "object_store"))}
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-
-
-def _report(settings: GridSettings, folder: str, failed: dict[str, str], console: Console) -> dict[str, bytes]:
-    """The report's files, stored in the grid's folder too. Without it the grid is complete, so a fault is only told."""
-    try:
-        write_failures(folder, failed)
-        files = build(load_grid(folder, settings.storage, failed))
-        for path, content in files.items():
-            storage.write_bytes(storage.join(folder, path), content)
-    except Exception as error:  # drawing, damaged files, a store that is away: all results are stored already
-        logger.warning("the report could not be made", exc_info=logger.isEnabledFor(logging.DEBUG))
-        console.print(
-            f"[yellow]Note:[/] the report could not be made ({type(error).__name__}: {escape(first_line(error))}); "
-            f"all results are complete; try: python jobs/report.py {escape(settings.name)}",
-            soft_wrap=True,
-        )
-        return {}
-    console.print(f"Report: [bold]{escape(storage.join(folder, 'report/report.html'))}[/]", soft_wrap=True)
-    return files
-
-
-def _finish(
-    settings: GridSettings,
-    trials: list[Trial],
-    failed: dict[str, str],
-    found: dict[str, Any],
-    files: dict[str, bytes],
-    tracker: Tracker,
-    console: Console,
-) -> None:
-    """Summary, registry and the end of MLflow's log."""
-    rows = summary.rows(trials, finished(trials), failed)
-    try:
-        closing = reproduction({corpus_name(uri): Corpus.open(uri) for uri in settings.corpora}, found, command())
-    except UserError as error:  # a corpus that went away meanwhile must not keep the results from MLflow
-        logger.warning("the note on how to make the grid again is missing: %s", error)
-        closing = ""
-    tracker.finish_grid(summary.markdown(settings.name, rows), {"summary.csv": summary.csv(rows), **files}, closing)
-    for uri in settings.corpora:
-        corpus = corpus_name(uri)
-        for register, row in zip(
-            (tracker.register_champion, tracker.register_challenger), summary.ranking(rows, corpus)[:2], strict=False
-        ):
-            register(corpus, row["key"])
-        for row in summary.encoders(rows, corpus):
-            tracker.register_encoder(corpus, row["pretext"], row["key"])
-    if tracker.waiting > MANY_WAITING:
-        console.print(f"Logging to MLflow: {tracker.waiting} entries are left ...")
-    lost = tracker.close()
-    if tracker.caught_up:
-        console.print(f"MLflow: {tracker.caught_up} trial(s) finished by earlier runs were brought up to date")
-    for entry in lost:
-        console.print(f"[red]Not logged to MLflow:[/] {escape(str(entry))}")
-    if lost:
-        console.print("The same command again logs what is missing.")
-    console.print(f"Browse the runs: [bold]{tracker.experiment_url_hint}[/]", soft_wrap=True)
 
 
 def _tune(

@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
@@ -26,6 +27,8 @@ from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.run import load_settings, run_grid
+from htr_ray.sweep.tracking import attach
+from htr_ray.track.dataset import split_digest
 
 TINY = [
     *("model.channels=16", "model.lstm_hidden=16", "model.transformer.dim=16", "model.transformer.heads=2"),
@@ -59,11 +62,12 @@ class Place:
         finally:
             self.said = text.getvalue()
 
-    def runs(self, grid: str) -> tuple[Run, list[Run]]:
-        """The grid's run and its nested ones."""
-        experiment = self.client.get_experiment_by_name("htr-ray")
+    def runs(self, grid: str, client: MlflowClient | None = None) -> tuple[Run, list[Run]]:
+        """The grid's run and its nested ones, in the experiment of its name."""
+        client = client or self.client
+        experiment = client.get_experiment_by_name(grid)
         assert experiment is not None
-        found = self.client.search_runs([experiment.experiment_id], max_results=1000)
+        found = client.search_runs([experiment.experiment_id], max_results=1000)
         (parent,) = [run for run in found if run.data.tags.get("htr_ray.grid") == grid]
         return parent, [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
 
@@ -130,6 +134,121 @@ def test_mlflow_has_one_run_for_the_grid_and_one_for_each_trial(first: dict[str,
             assert run.data.metrics["test_cer"] == pytest.approx(row["test_cer"])
             files = {file.path for file in place.client.list_artifacts(run.info.run_id)}
             assert {"config.json", "result.json", "predictions.tsv"} <= files
+
+
+def test_runs_lead_to_encoders_data_and_what_people_look_at(first: dict[str, Any], place: Place) -> None:
+    _, nested = place.runs("first")
+    runs = {run.data.tags["htr_ray.trial"]: place.client.get_run(run.info.run_id) for run in nested}
+    encoder = runs["pretrain/sample/flip/seed0"]
+    (made,) = encoder.outputs.model_outputs
+    for run in runs.values():
+        tags, files = run.data.tags, {file.path for file in place.client.list_artifacts(run.info.run_id)}
+        assert tags["grid"] == run.data.params["grid"] == "first" and tags["preset"] == run.data.params["preset"]
+        assert tags["htr_ray.recorded"] and "| minutes |" in tags["mlflow.note.content"]
+        assert {"config.json", "result.json", "learning_curves.png"} <= files
+        assert any(name.startswith("system/") for name in run.data.metrics)
+        assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"sample"}
+        if tags["stage"] == "pretrain":
+            assert "pretext_preview.png" in files
+            continue
+        assert {"predictions.tsv", "confusions.tsv", "test_lines.html", "test_lines.png"} <= files
+        table = Path(place.client.download_artifacts(run.info.run_id, "predictions.tsv", str(place.root)))
+        assert len(table.read_text().splitlines()) == 1 + Corpus.open(place.corpus).info.counts["test"].lines
+        if tags["pretext"] == "flip":
+            assert [item.model_id for item in run.inputs.model_inputs] == [made.model_id]
+            assert tags["htr_ray.encoder.run"] == encoder.info.run_id
+        else:
+            assert not run.inputs.model_inputs and "htr_ray.encoder.run" not in tags
+    where = "params.pretext = 'flip' and params.label_fraction = '0.5' and params.decoder = 'ctc'"
+    found = place.client.search_runs([encoder.info.experiment_id], where)
+    assert [run.data.tags["htr_ray.trial"] for run in found] == ["finetune/sample/semi_supervised/ctc/0.5/flip/seed0"]
+
+
+def test_the_grids_run_says_how_to_make_it_again(first: dict[str, Any], place: Place, tmp_path: Path) -> None:
+    parent, _ = place.runs("first")
+    note = parent.data.tags["mlflow.note.content"]
+    assert "## Make it again" in note and "python jobs/full_grid.py --config config.yaml" in note
+    assert split_digest(Corpus.open(place.corpus), "train") in note
+
+    def stored(path: str) -> Path:
+        return Path(place.client.download_artifacts(parent.info.run_id, path, str(tmp_path)))
+
+    settings = load(GridSettings, file=str(stored("config.yaml")), environment={})
+    assert settings == GridSettings.model_validate(storage.read_json(f"{place.root}/first/grid.json"))
+    assert "ray==" in stored("requirements.txt").read_text()
+    found = json.loads(stored("environment.json").read_text())
+    assert found["packages"]["ray"] == ray.__version__ and found["cluster"][0]["CPU"] == 4
+    assert "first" in stored("report/report.md").read_text()
+    page = storage.read_bytes(f"{place.root}/first/report/report.html")
+    assert page.startswith(b"<!doctype html>") and stored("report/report.html").read_bytes() == page
+    assert "first/report/report.html" in first["said"]
+    # What is made later goes to the same run.
+    assert attach(place.settings(*GRID), {"report/late.txt": b"late"}) == parent.info.run_id
+    assert stored("report/late.txt").read_text() == "late"
+    assert attach(place.settings("name=never run"), {"report/late.txt": b"late"}) is None
+
+
+def test_the_best_are_registered(first: dict[str, Any], place: Place) -> None:
+    cells = sorted((row for row in first["rows"] if row["stage"] == "finetune"), key=lambda row: row["val_cer"])
+    for alias, row in zip(("champion", "challenger"), cells, strict=False):
+        version = place.client.get_model_version_by_alias("htr-ray-sample", alias)
+        assert version.tags["htr_ray.trial"] == row["key"]
+    assert place.client.get_model_version_by_alias("htr-ray-sample-encoder", "flip").version
+
+
+def test_a_lost_mlflow_is_written_again_without_training(first: dict[str, Any], place: Place, tmp_path: Path) -> None:
+    """As after a driver that died before it had logged: all of it, epoch by epoch, from the grid's own storage."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for turn in range(2):
+        place.run(*GRID, f"tracking_uri={uri}")
+        assert "9 trials, 9 already done" in place.said and ": started" not in place.said
+        assert ("9 trial(s) finished by earlier runs were brought up to date" in place.said) == (turn == 0)
+    client = MlflowClient(uri)
+    parent, again = place.runs("first", client)
+    _, nested = place.runs("first")
+    assert parent.info.status == "FINISHED" and len(again) == 9
+    before = {run.data.tags["htr_ray.trial"]: run for run in nested}
+    for run in again:
+        old = before[run.data.tags["htr_ray.trial"]]
+        assert run.info.status == "FINISHED" and run.data.params == old.data.params
+        # Reports of a running trial also tell the best score so far.
+        assert run.data.metrics == {k: v for k, v in old.data.metrics.items() if k != "best"}
+        for name in run.data.metrics:
+            one, two = (
+                sorted((p.step, p.value) for p in which.get_metric_history(found.info.run_id, name))
+                for which, found in ((client, run), (place.client, old))
+            )
+            assert one == two
+        assert {f.path for f in client.list_artifacts(run.info.run_id)} == {
+            f.path for f in place.client.list_artifacts(old.info.run_id)
+        }
+        assert len(client.get_run(run.info.run_id).outputs.model_outputs) == 1
+
+
+def test_a_picture_or_a_report_that_fails_costs_nothing_else(
+    first: dict[str, Any],
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no fonts here")
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr("htr_ray.sweep.artifacts.learning_curves", broken)
+    monkeypatch.setattr("htr_ray.sweep.tracking.build", broken)
+    told = place.run(*GRID, f"tracking_uri={uri}")
+    assert told["failed"] == {} and "the report could not be made (RuntimeError: no fonts here)" in place.said
+    assert "learning_curves.png could not be made, the results are complete without it" in caplog.text
+    client = MlflowClient(uri)
+    for run in place.runs("first", client)[1]:
+        files = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert run.info.status == "FINISHED" and "result.json" in files and "learning_curves.png" not in files
+    monkeypatch.undo()
+    place.run(*GRID, f"tracking_uri={uri}")  # the cause is gone, and the next run makes up for it
+    for run in place.runs("first", client)[1]:
+        assert "learning_curves.png" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
 def test_the_champion_reads_lines_from_the_registry(
