@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -10,6 +11,11 @@ from htr_ray.report.document import Document, Fragment
 from htr_ray.report.sheet import LEGEND, STYLE
 
 TEMPLATE = "page.html.j2"
+
+
+def _unbroken(value: Any) -> Any:
+    """Keeps a number and its percent sign on one line; leaves markup alone."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 
 @lru_cache(maxsize=1)
@@ -20,6 +26,7 @@ def _template() -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_unbroken,
     )
     return environment.get_template(TEMPLATE)
 

@@ -10,6 +10,7 @@ from htr_ray.report.document import Table, Value
 from htr_ray.report.wording import anchor, count, number
 from htr_ray.report.words import state_of
 
+_MANY = 12  # rows of a table that is shown on demand when it is longer
 LOWER, HIGHER = "▼", "▲"
 _MEANING = {
     LOWER: "significantly lower CER than without pre-training",
@@ -321,7 +322,14 @@ def unfinished_table(made: Analysis) -> Table | None:
         [Value(trial.key), Value(trial.state, strong=trial.state == "failed"), Value(_reason(trial.failure))]
         for trial in sorted(made.unfinished, key=lambda trial: trial.state)
     ]
-    return Table("unfinished", "Trials without a result", ["trial", "state", "reason"], rows, numbers=False)
+    return Table(
+        "unfinished",
+        f"Trials without a result: {len(rows)}",
+        ["trial", "state", "reason"],
+        rows,
+        numbers=False,
+        closed=len(rows) > _MANY,
+    )
 
 
 def _reason(failure: str | None) -> str:

@@ -180,7 +180,7 @@ def _savings(made: Analysis) -> Paragraph:
     lead = "How many labels does it save?"
     if not made.savings:
         return Paragraph("", lead)
-    clear = [s for s in made.savings if s.verdict == "better"]
+    clear = [s for s in made.savings if s.verdict == "better" and s.equal.kind != "fewer"]
     if not clear:
         return Paragraph("The tests bear out no saving.", lead)
     sentences = []
@@ -188,17 +188,22 @@ def _savings(made: Analysis) -> Paragraph:
         place, equal = saving.place, saving.equal
         what = f"{place.corpus}, {place.protocol}, {place.decoder}: {saving.pretext} with {count(saving.labels)} labels"
         start = wording.scratch(place.protocol)
+        ends = ""
+        if saving.low != saving.high:
+            ends = f" (95 % interval {wording.equal_labels(saving.low)} to {wording.equal_labels(saving.high)})"
         if equal.kind == "measured":
-            ends = f"95 % interval {wording.equal_labels(saving.low)} to {wording.equal_labels(saving.high)}"
-            known = f" ({ends})" if saving.low != saving.high else ""
-            sentences.append(f"{what} reads about as {count(equal.labels)} labels {start} do{known}.")
-        elif equal.kind == "more":
+            sentences.append(f"{what} reads about as {count(equal.labels)} labels {start} do{ends}.")
+        elif saving.low.kind == "more" or equal.labels <= saving.labels:
+            # Clear of the end of the curve: by the whole interval, or by the test against just as many labels.
             sentences.append(
-                f"{what} has a lower CER than {start} with {count(equal.labels)}, the most that were measured; "
-                "how many more it would take is not known."
+                f"{what} reads as more labels {start} than the {count(equal.labels)} that were measured, how many more "
+                f"is not known{ends}."
             )
-    if not sentences:
-        return Paragraph("This cannot be told from what was measured.", lead)
+        else:
+            sentences.append(
+                f"{what} reads about as the {count(equal.labels)} labels {start} do that were measured at most, or "
+                f"more{ends}."
+            )
     closing = "Between measured numbers of labels this is interpolated; beyond them nothing is claimed."
     return _told(lead, sentences, closing)
 

@@ -164,7 +164,7 @@ def test_texts_stand_out_from_their_background(browser: Any, report: Path, schem
 def test_texts_of_data_are_no_markup(browser: Any, report: Path) -> None:
     page = browser.new_page()
     page.goto(report.as_uri())
-    assert "<b>out of memory</b> & more" in page.inner_text("#unfinished")
+    assert "<b>out of memory</b> & more" in page.text_content("#unfinished")
     assert "drawn <by> a test & more" in page.inner_text("#data-wills")
     page.close()
 
