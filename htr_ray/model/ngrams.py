@@ -19,6 +19,8 @@ from htr_ray.errors import UserError
 ORDER, WEIGHT, BONUS = 6, 0.5, 0.5
 """Best on validation lines: tests/benchmarks/results/reading.md."""
 START, END = "<s>", "</s>"
+ROWS = 50_000
+"""Contexts whose probabilities are kept at hand; some 30 MB for an alphabet of 70."""
 
 Context = tuple[str, ...]
 
@@ -123,6 +125,8 @@ class CharacterNgrams:
                     row[self._column[character]] += score.alpha_gamma(character, context)[0]
             else:
                 row = np.array([score.unigram_score(c) for c in self._column] + [score.unigram_score("")])
+            if len(self._rows) >= ROWS:
+                self._rows.clear()
             self._rows[context] = row
         return row
 

@@ -93,6 +93,15 @@ def test_by_hand() -> None:
     assert math.exp(model.end(state)) == pytest.approx(2 / 4 * 1 / 2 + 2 / 4 * unigram[END])
 
 
+def test_what_is_at_hand_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["abcdabdc", "ddcba ab"]
+    roomy = log_prob(CharacterNgrams.train(texts, ALPHABET, 5), "abcddcba ab")
+    monkeypatch.setattr("htr_ray.model.ngrams.ROWS", 3)
+    model = CharacterNgrams.train(texts, ALPHABET, 5)
+    assert log_prob(model, "abcddcba ab") == roomy
+    assert 0 < len(model._rows) <= 3
+
+
 def test_states_keep_no_more_than_matters() -> None:
     model = CharacterNgrams.train(["abcabc", "ccb"], ALPHABET, 4)
     assert state_after(model, "aaaaabca") == state_after(model, "ddbca") == ("b", "c", "a")
