@@ -278,7 +278,7 @@ class TranscribeSettings(Settings):
     """What reading a collection needs (``jobs/transcribe.py``)."""
 
     beam: Count | None = Field(
-        None, description="Beam width; 1 is greedy. null: as the model was made, or 8 with a language model."
+        None, description="Beam width; 1 is greedy. null: as the model was made, or at least 10 with a language model."
     )
     language_text: str | None = Field(
         None, description="URI of a UTF-8 text, one line of writing per line; a character n-gram model is made of it."

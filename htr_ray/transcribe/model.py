@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from htr_ray import storage
+from htr_ray.config import ModelSettings
+from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.errors import UserError
 from htr_ray.model.files import DESCRIPTION, WEIGHTS, load_recognizer
 
@@ -45,6 +47,14 @@ class Bundle:
     def facts(self) -> dict[str, Any]:
         """What ``model.json`` says of it."""
         return json.loads(self.description)
+
+    @property
+    def settings(self) -> ModelSettings:
+        return ModelSettings.model_validate(self.facts["model"])
+
+    @property
+    def alphabet(self) -> Alphabet:
+        return Alphabet.from_json(self.facts["alphabet"], self.facts.get("direction", "ltr"))
 
     def load(self, device: str | torch.device = "cpu") -> Recognizer:
         """The recognizer, in eval mode. Raises UserError when it is none, damaged or too new."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from htr_ray.transcribe.lines import TRUTH_LEFT_OUT, Chunk, Line, XmlPage
 from htr_ray.transcribe.page_xml import Existing, Written, write_texts
 
 LINES, PAGES = "lines", "pages"
+NOT_READ = "not read"
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -46,7 +46,7 @@ class Tally:
 
     lines: int = 0
     read: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     """Unreadable lines, by reason."""
     truths_left_out: int = 0
     """Lines that were read, but whose truth is no line of text."""
@@ -60,7 +60,8 @@ class Tally:
     def add(self, other: Tally) -> None:
         self.lines += other.lines
         self.read += other.read
-        self.reasons.update(other.reasons)
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
         self.truths_left_out += other.truths_left_out
         self.pages += other.pages
         self.pages_unwritten += other.pages_unwritten
@@ -82,8 +83,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Tally:
-        values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "reasons": Counter(values["reasons"])})
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def tally_of(lines: Iterable[Line]) -> Tally:
     for line in lines:
         tally.lines += 1
         if line.reading is None:
-            tally.reasons[line.reason or "not read"] += 1
+            reason = line.reason or NOT_READ
+            tally.reasons[reason] = tally.reasons.get(reason, 0) + 1
             continue
         tally.read += 1
         if line.truth is not None:
@@ -217,6 +218,6 @@ def _row(line: Line) -> dict[str, Any]:
         "confidence": None if reading is None else reading.confidence,
         "scores": None if reading is None else reading.scores,
         "truth": line.truth,
-        "reason": line.reason or ("not read" if reading is None else None),
+        "reason": line.reason or (NOT_READ if reading is None else None),
         "detail": line.detail,
     }

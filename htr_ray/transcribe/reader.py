@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from htr_ray.config import StageSettings, TranscribeSettings
+from htr_ray.model.language import LanguageModel
 from htr_ray.model.recognizer import Reading
 from htr_ray.stream.batch import PAPER, padded_width
 from htr_ray.train.worker import autocast_dtype, local_device
@@ -21,14 +22,16 @@ _NO_MEMORY = "not enough memory to read it"
 class Reader:
     """A recognizer in this process, on the GPU if it has one."""
 
-    def __init__(self, bundle: Bundle, settings: TranscribeSettings, side_by_side: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, settings: TranscribeSettings, language: LanguageModel | None = None, side_by_side: int = 1
+    ) -> None:
         """``side_by_side``: batches that are read at a time, each by a thread of its own; on CPUs only."""
         device = local_device()
         self._side_by_side = side_by_side if device.type == "cpu" else 1
         self._recognizer = bundle.load(device)
         self._device = device
         self._batch = settings.batch_size or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
-        self._beam = settings.beam
+        self._beam, self._language = settings.beam, language
         stage = StageSettings(precision=settings.precision)  # type: ignore[call-arg]
         self._dtype = autocast_dtype(stage, device)
 
@@ -69,7 +72,7 @@ class Reader:
             torch.autocast(device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None),
         ):
             return self._recognizer.read(
-                torch.from_numpy(images).to(device), torch.from_numpy(widths).to(device), self._beam
+                torch.from_numpy(images).to(device), torch.from_numpy(widths).to(device), self._beam, self._language
             )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -13,10 +14,11 @@ from rich.console import Console
 
 import htr_ray
 from htr_ray import storage
-from htr_ray.config import ModelSettings, TranscribeSettings
+from htr_ray.config import TranscribeSettings
 from htr_ray.corpus.importers import ImportOptions
 from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
+from htr_ray.transcribe.language import make_language
 from htr_ray.transcribe.lines import Recipe
 from htr_ray.transcribe.model import Bundle, fetch
 from htr_ray.transcribe.part import LINES, PAGES, Output, Tally, damage, tallies
@@ -58,20 +60,23 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     """
     began = time.monotonic()
     source, target = storage.normalise(asked.input), storage.normalise(asked.output)
+    if not storage.exists(source) and not re.search(r"[*?\[]", source):
+        raise UserError(f"--input {asked.input}: not found; check the spelling")
     _refuse_nested(asked, source, target)
     if asked.format is not None and asked.format not in FORMATS:
         raise UserError(f"--format {asked.format}: unknown; use one of {', '.join(FORMATS)}")
     bundle = fetch(asked.model)
     format = asked.format or recognise(source)
-    plan = _plan(asked, source, format, bundle)
+    language, language_digest = make_language(asked.settings, bundle.alphabet)
+    plan = _plan(asked, source, format, bundle, language_digest)
     _claim(target, plan, asked.output)
-    recipe = Recipe.of(_shape(bundle), asked.options.normalisation, asked.settings.part_lines)
-    work = Work(bundle, asked.settings, recipe, Output(target, base_of(source), asked.settings.existing))
+    recipe = Recipe.of(bundle.settings, asked.options.normalisation, asked.settings.part_lines)
+    work = Work(bundle, asked.settings, recipe, Output(target, base_of(source), asked.settings.existing), language)
     todo = list(tasks(list_units(format, source, asked.options, asked.splits), asked.settings))
     kept = work.output.done()
     pending = [task for task in todo if task.name not in kept]
     place = storage.join(target, RESULT)
-    if not pending and storage.exists(place):
+    if {task.name for task in todo} == kept.keys() and storage.exists(place):
         console.print("finished already; nothing new in the input", highlight=False)
         return storage.read_json(place)
     storage.write_json(storage.join(target, STARTED), plan)
@@ -84,7 +89,8 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
         if pending:
             for tally, ends in work_off(pending, work, console):
                 meter.add(tally, ends)
-    total = replace(before, reasons=before.reasons.copy(), errors=dict(before.errors))
+    total = Tally()
+    total.add(before)
     total.add(meter.tally)
     parts = _parts(work.output, todo)
     _tables(target, parts, with_truth=bool(total.errors))
@@ -109,7 +115,7 @@ def figures(total: Tally) -> dict[str, Any]:
         "lines": total.lines,
         "read": total.read,
         "unreadable": total.unreadable,
-        "unreadable_reasons": dict(total.reasons.most_common()),
+        "unreadable_reasons": dict(sorted(total.reasons.items(), key=lambda item: -item[1])),
         "truths_left_out": total.truths_left_out,
         "pages_written": total.pages,
         "pages_unwritten": total.pages_unwritten,
@@ -138,11 +144,7 @@ def _refuse_nested(asked: Request, source: str, target: str) -> None:
         )
 
 
-def _shape(bundle: Bundle) -> ModelSettings:
-    return ModelSettings.model_validate(bundle.facts["model"])
-
-
-def _plan(asked: Request, source: str, format: str, bundle: Bundle) -> dict[str, Any]:
+def _plan(asked: Request, source: str, format: str, bundle: Bundle, language: str | None) -> dict[str, Any]:
     facts = bundle.facts
     settings = asked.settings.model_dump(mode="json")
     defaults = ImportOptions()
@@ -158,6 +160,7 @@ def _plan(asked: Request, source: str, format: str, bundle: Bundle) -> dict[str,
         "format": format,
         "splits": list(asked.splits),
         "options": {key: value for key, value in asdict(asked.options).items() if value != getattr(defaults, key)},
+        "language_digest": language,
         "settings": {key: settings[key] for key in _DECIDING},
     }
 

@@ -30,7 +30,7 @@ _HEAD = 1 << 16
 # So many XML files tell the kind of all.
 _SAMPLE = 32
 _KINDS = {b"alto": "alto", b"pcgts": "page"}
-_ROOT = re.compile(rb"<(?:[\w.-]+:)?(alto|PcGts)[\s>]", re.IGNORECASE)
+_ROOT = re.compile(rb"<(?:[\w.-]+:)?(alto|PcGts)[\s/>]", re.IGNORECASE)
 _TABLES = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson"})
 # What is guessed of a unit that does not tell its lines.
 _PAGE_LINES, _UNIT_LINES = 40, 256
@@ -98,8 +98,6 @@ def recognise(uri: str) -> str:
 
 
 def _of_pattern(uri: str, whole: str) -> str:
-    if not re.search(r"[*?\[]", whole):
-        raise UserError(f"--input {uri}: not found; check the spelling")
     if whole.endswith(".parquet"):
         return "parquet"
     reasons = []

@@ -23,6 +23,7 @@ from htr_ray import storage
 from htr_ray.config import StageSettings, TranscribeSettings
 from htr_ray.connect import cluster
 from htr_ray.errors import UserError
+from htr_ray.model.language import LanguageModel
 from htr_ray.train.worker import set_threads
 from htr_ray.transcribe.lines import Chunk, Recipe, chunks
 from htr_ray.transcribe.model import Bundle
@@ -32,8 +33,7 @@ from htr_ray.transcribe.source import Task
 
 logger = logging.getLogger(__name__)
 
-FEW_LINES = 768
-"""Up to about this many lines are read here before a Ray of our own, its actors and torch in each had started."""
+_FEW_LINES, _FEW_SEARCHED = 768, 192
 _MAX_BLOCKS = 4096
 _LONGEST_WAIT = 30.0
 _DECODERS_PER_GPU = 4
@@ -50,6 +50,20 @@ class Work:
     settings: TranscribeSettings
     recipe: Recipe
     output: Output
+    language: LanguageModel | None = None
+
+    def reader(self, side_by_side: int = 1) -> Reader:
+        set_threads(StageSettings(threads=self.settings.threads, cpus_per_worker=self.settings.cpus_per_actor))  # type: ignore[call-arg]
+        return Reader(self.bundle, self.settings, self.language, side_by_side)
+
+    @property
+    def few_lines(self) -> int:
+        """Up to about this many lines are read here before a Ray, its actors and torch in each had started.
+
+        A beam search is Python and keeps one core busy, whatever the threads.
+        """
+        searches = self.language is not None or (self.settings.beam or self.bundle.settings.beam) > 1
+        return _FEW_SEARCHED if searches else _FEW_LINES
 
 
 def work_off(tasks: Sequence[Task], work: Work, console: Console) -> Iterator[tuple[Tally, bool]]:
@@ -57,7 +71,7 @@ def work_off(tasks: Sequence[Task], work: Work, console: Console) -> Iterator[tu
 
     Raises UserError when a store does not answer for long, or the cluster cannot hold a reader.
     """
-    few = sum(task.lines for task in tasks) <= FEW_LINES and work.settings.actors is None
+    few = sum(task.lines for task in tasks) <= work.few_lines and work.settings.actors is None
     if few and not ray.is_initialized():
         yield from _here(tasks, work)
         return
@@ -76,8 +90,7 @@ def work_off(tasks: Sequence[Task], work: Work, console: Console) -> Iterator[tu
 def _here(tasks: Sequence[Task], work: Work) -> Iterator[tuple[Tally, bool]]:
     # torch's own threads wait for each other in every operation: where another process wants a core, two of them
     # read 3 lines/s and two batches side by side 30 (small preset, two busy cores).
-    set_threads(_stage(work.settings))
-    reader = Reader(work.bundle, work.settings, side_by_side=_cores())
+    reader = work.reader(side_by_side=_cores())
     found = itertools.chain.from_iterable(_decoded(task, work) for task in tasks)
     for chunk in _ahead(found):
         yield _written(reader.read(chunk), work), chunk.last
@@ -94,10 +107,6 @@ def _ahead(found: Iterator[Chunk]) -> Iterator[Chunk]:
         while (chunk := following.result()) is not None:
             following = pool.submit(next, found, None)
             yield chunk
-
-
-def _stage(settings: TranscribeSettings) -> StageSettings:
-    return StageSettings(threads=settings.threads, cpus_per_worker=settings.cpus_per_actor)  # type: ignore[call-arg]
 
 
 def _decoded(task: Task, work: Work) -> Iterator[Chunk]:
@@ -210,8 +219,7 @@ class _DoesItAll:
 
     def __init__(self, shared: list[Any]) -> None:
         self._work: Work = ray.get(shared[0])
-        set_threads(_stage(self._work.settings))
-        self._reader = Reader(self._work.bundle, self._work.settings)
+        self._reader = self._work.reader()
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         for pickled in batch["task"]:
@@ -238,8 +246,7 @@ class _Reads:
 
     def __init__(self, shared: list[Any]) -> None:
         work: Work = ray.get(shared[0])
-        set_threads(_stage(work.settings))
-        self._reader = Reader(work.bundle, work.settings)
+        self._reader = work.reader()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
