@@ -92,7 +92,7 @@ def encoder_card(facts: Facts) -> str:
     seeds = sorted({str(row.get("seed")) for row in facts.rows})
     if len(seeds) == 1:
         limits.append("The grid has one seed: how much chance plays in its figures is not known.")
-    figures = ["| held-out lines | % |", "|---|---|"]
+    figures = ["| held-out lines | % |", "|---|--:|"]
     figures += [f"| accuracy | {accuracy:.1f} |"] if accuracy is not None else []
     figures += [f"| chance | {chance:.1f} |"] if chance is not None else []
     return _fitted(
@@ -123,7 +123,7 @@ def _figures(facts: Facts) -> str:
             rows.append(f"| {split}{_split_size(facts.info, prefix)} | {cer:.1f} | {_or_dash(wer)} |")
     if not rows:
         return "Error rates were not logged."
-    table = "\n".join(["| lines | CER, % | WER, % |", "|---|---|---|", *rows])
+    table = "\n".join(["| lines | CER, % | WER, % |", "|---|--:|--:|", *rows])
     return table + "\n\nValidation chose this recognizer, so its figure is a little too good; test chose nothing."
 
 
@@ -185,7 +185,7 @@ def _by_fraction(rows: list[dict[str, Any]]) -> list[str]:
     many = max(seeds) > 1
     table = [
         "| labels | decoder | protocol | " + " | ".join(_text(name) for name in pretexts) + " |",
-        "|" + "---|" * (3 + len(pretexts)),
+        "|--:|---|---|" + "--:|" * len(pretexts),
     ]
     for protocol, decoder, share in sorted(cells)[:_TABLE_ROWS]:
         found = cells[protocol, decoder, share]

@@ -105,7 +105,8 @@ class Registry:
             registered_name(corpus),
             corpus,
             trial,
-            about=f"Recognizers of the corpus {corpus}; the best on validation is @{CHAMPION}.",
+            about=f"Recognizers of the corpus {corpus}; by validation CER the best is `@{CHAMPION}`, the second "
+            f"`@{CHALLENGER}`.",
             alias=CHAMPION,
             card=recognizer_card,
             score={CER_TAG: trial.metrics.get("val_cer", math.nan)},
@@ -132,12 +133,12 @@ class Registry:
         version = next((v for v in self._versions(name) if v.tags.get(MODEL_TAG) == trial.model_id), None)
         if version is None:
             tags = {
+                **{key: trial.params[key] for key in COORDINATES if key in trial.params},
+                **{tag: f"{value:.6g}" for tag, value in score.items()},
                 TRIAL_TAG: trial.key,
                 MODEL_TAG: trial.model_id,
                 GRID_RUN_TAG: trial.grid_run,
                 VALIDATION_TAG: UNKNOWN if opened is None else validation_digest(opened),
-                **{tag: f"{value:.6g}" for tag, value in score.items()},
-                **{key: trial.params[key] for key in COORDINATES if key in trial.params},
             }
             source = self._source(trial.model_id)
             version = self._client.create_model_version(
