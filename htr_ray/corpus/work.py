@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,8 @@ import pyarrow as pa
 from htr_ray.corpus.importers.units import Unit
 from htr_ray.corpus.schema import SCHEMA, Imported, SetAside
 
-_BATCH_LINES = 64
+# A batch costs the one who collects it a millisecond; its images are in memory a few times.
+_BATCH_LINES, _BATCH_BYTES = 256, 8 << 20
 _DIGEST_BYTES = 8
 # ``reason`` is null for a line and set for what was set aside. ``digest`` is one of the image and one of the text,
 # 8 bytes each: equal for the same line, and in its first half for the same image.
@@ -30,7 +30,7 @@ def image_digest(image: bytes) -> bytes:
 
 
 def batches_of(unit: Unit | SetAside) -> Iterator[pa.RecordBatch]:
-    """Work through a unit; yield batches of :data:`INGESTED`, 64 lines each."""
+    """Work through a unit; yield batches of :data:`INGESTED`: 256 lines or 8 MB, whatever comes first."""
     source = iter([unit]) if isinstance(unit, SetAside) else unit.lines()
     for chunk in iter(partial(_take, source), []):
         columns = zip(*map(_row, chunk), strict=True)
@@ -39,7 +39,14 @@ def batches_of(unit: Unit | SetAside) -> Iterator[pa.RecordBatch]:
 
 
 def _take(source: Iterator[Imported | SetAside]) -> list[Imported | SetAside]:
-    return list(islice(source, _BATCH_LINES))
+    taken: list[Imported | SetAside] = []
+    size = 0
+    for item in source:
+        taken.append(item)
+        size += len(item.line.image) if isinstance(item, Imported) else 0
+        if len(taken) == _BATCH_LINES or size >= _BATCH_BYTES:
+            break
+    return taken
 
 
 def _row(item: Imported | SetAside) -> tuple[Any, ...]:

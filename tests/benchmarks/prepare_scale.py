@@ -135,11 +135,13 @@ def _by_pillow(data: bytes) -> tuple[bytes, int, int]:
 
 
 class Watch(threading.Thread):
-    """Memory of this process, and of all its children, in MB, once a second."""
+    """Memory of this process, and of all its children, in MB, once a second; and the CPU seconds of the children."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.curve: list[tuple[float, float, float]] = []
+        # By process, as last seen: Ray's are nobody's children at the end, whose time would be known then.
+        self.cpu: dict[int, float] = {}
         self._finished = threading.Event()
         self._began = time.monotonic()
 
@@ -152,6 +154,8 @@ class Watch(threading.Thread):
                     # Shared memory (the object store) would count once per process.
                     memory = child.memory_info()
                     children += memory.rss - memory.shared
+                    times = child.cpu_times()
+                    self.cpu[child.pid] = times.user + times.system
                 except psutil.Error:
                     continue
             own = me.memory_info()
@@ -177,8 +181,7 @@ def one_way(way: str, folder: Path, out: str) -> None:
     busy = _busy() - others
     watch.end()
     cpu = _cpu(resource.RUSAGE_SELF) - before
-    # Of Ray's processes, most are nobody's children at the end: their time is not known.
-    workers = _cpu(resource.RUSAGE_CHILDREN) if way == "ours" else None
+    workers = sum(watch.cpu.values())
     lines = sum(Corpus.open(f"{out}/c").info.counts[split].lines for split in ("train", "val", "test"))
     found = {"way": way, "lines": lines, "seconds": seconds, "cpu": cpu, "workers_cpu": workers, "machine_cpu": busy}
     print(json.dumps({**found, "curve": watch.curve}))
@@ -238,7 +241,7 @@ def describe(one: dict[str, Any]) -> str:
     points = "  ".join(f"{t:.0f}: {own:.0f}+{others:.0f}" for t, own, others in curve[:: max(1, len(curve) // 12)])
     return (
         f"{one['way']:7s} {one['lines']} lines, {one['lines'] / one['seconds']:7.0f} lines/s, {one['seconds']:6.1f} s, "
-        f"CPU {one['cpu']:.1f} s + workers {one['workers_cpu'] or 0:.1f} s, of the machine's {one['machine_cpu']:.1f} s"
+        f"CPU {one['cpu']:.1f} s + workers {one['workers_cpu']:.1f} s, of the machine's {one['machine_cpu']:.1f} s"
         f"\n        {points}"
     )
 

@@ -57,6 +57,13 @@ def by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that somebody runs on this machine either; a test that wants Ray starts it."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ingesting.connect, "_started_here", lambda: None)
+
+
 def rows(units: list[Unit | SetAside]) -> list[dict[str, Any]]:
     return [row for _, batch in ingest(units) for row in batch.to_pylist()]
 
