@@ -20,9 +20,6 @@ from htr_ray.track.background import first_line
 
 GRID_TAG = "htr_ray.grid"  # on a grid's run: its name
 
-# Without it, MLflow's pages open on what is made for language models, and runs are not among it.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-
 # Errors that no second attempt cures. Everything else - refused connections, time-outs, 5xx, a
 # locked database, an object store out of reach - may pass.
 _LASTING_CODES = frozenset(
@@ -155,7 +152,7 @@ def _experiment_id(client: MlflowClient, uri: str, name: str, default_root: Path
     if found is None:
         try:
             location = _artifact_location(uri, default_root)
-            return str(client.create_experiment(name, artifact_location=location, tags=KIND))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
             found = client.get_experiment_by_name(name)  # has another driver made it in the meantime?
             if found is None:

@@ -53,5 +53,6 @@ def clean_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 def command_to_open(uri: str, experiment_id: str) -> str:
     """What a person types (or opens) to see the runs kept at a tracking URI."""
     if uri.startswith(("http://", "https://")):
-        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}"
+        # Without /runs, MLflow opens a page of usage figures of language models.
+        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs"
     return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"

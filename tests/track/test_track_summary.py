@@ -64,4 +64,4 @@ def test_command_to_open() -> None:
     assert command_to_open("sqlite:///runs/mlflow.db", "1") == (
         "mlflow ui --backend-store-uri sqlite:///runs/mlflow.db"
     )
-    assert command_to_open("http://host:5000/", "7") == "http://host:5000/#/experiments/7"
+    assert command_to_open("http://host:5000/", "7") == "http://host:5000/#/experiments/7/runs"
