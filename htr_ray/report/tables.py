@@ -63,6 +63,8 @@ def _error(made: Analysis, cell: Cell | None, measure: str) -> Value:
 
 def _legend(made: Analysis, corpus: str, protocol: str, marks: set[str], scratch: bool) -> str:
     seeds = {len(cell.done) for cell in made.cells.values() if cell.place[:2] == (corpus, protocol) and cell.done}
+    if not seeds:
+        return "Nothing of this is finished."
     over = "test lines" if seeds <= {1} else "test lines and seeds"
     told = [
         f"{'Figures of one seed' if seeds <= {1} else 'Means over seeds'} with 95 % intervals (bootstrap over {over}). "
@@ -72,6 +74,9 @@ def _legend(made: Analysis, corpus: str, protocol: str, marks: set[str], scratch
         return f"{told[0]} There is no column without pre-training to test against."
     told += [f"{mark} {_MEANING[mark]}." for mark in (LOWER, HIGHER) if mark in marks]
     name = "none: " + ("the encoder is random and fixed." if protocol == "frozen" else "trained from scratch.")
+    tested = any(c.kind == "pretext" and (c.corpus, c.protocol) == (corpus, protocol) for c in made.comparisons)
+    if not tested:
+        return " ".join([*told, "No difference to none could be tested.", name])
     if not marks:
         told.append("No difference to none is significant, so none is marked.")
     return " ".join([*told, f"Paired permutation test, p < {ALPHA:g} after Holm's correction.", name])

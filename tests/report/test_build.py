@@ -116,7 +116,12 @@ KINDS: dict[str, tuple[list[str], Callable[[Trial], bool] | None, list[str], lis
     "from scratch alone": (["pretexts=[none]"], None, ["it has no cell with pre-training"], ["Labels saved"]),
     "frozen": (["protocols=[frozen]"], None, ["the encoder is random and fixed"], ["trained from scratch."]),
     "one fraction": (["label_fractions=[1.0]"], None, ["Errors on the test lines"], ["How errors fall with labels"]),
-    "nothing done": ([], skip_all, ["This cannot be said yet", "8 missing"], ["Cost", "Examples of errors"]),
+    "nothing done": (
+        [],
+        skip_all,
+        ["This cannot be said yet", "8 missing", "Nothing of this is finished."],
+        ["Cost", "significant"],
+    ),
     "pre-trained only": (
         [],
         lambda trial: trial.stage == "finetune",
@@ -125,9 +130,9 @@ KINDS: dict[str, tuple[list[str], Callable[[Trial], bool] | None, list[str], lis
     ),
     "none missing": (
         [],
-        lambda t: t.pretext == "none" and t.stage == "finetune",
-        ["This cannot be said yet"],
-        ["better"],
+        lambda trial: trial.pretext == "none" and trial.stage == "finetune",
+        ["This cannot be said yet", "No difference to none could be tested."],
+        ["better", "is significant"],
     ),
 }
 
