@@ -317,7 +317,7 @@ def _explain(uri: str, error: Exception) -> UserError:
         text,
     ):
         return UserError(f"{uri}: access denied; check file rights or credentials (AWS_..., ~/.aws)")
-    if isinstance(error, IsADirectoryError) or "Is a directory" in text:
+    if isinstance(error, IsADirectoryError) or "is a directory" in text.lower():
         return UserError(f"{uri}: is a folder, a file is expected")
     not_a_folder = isinstance(error, NotADirectoryError | FileExistsError)
     if not_a_folder or re.search("Not a directory|non-directory", text):

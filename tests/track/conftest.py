@@ -33,7 +33,7 @@ class Server:
         command += ["--artifacts-destination", f"{self.root}/artifacts"]
         with (self.root / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while wait and not self.answers():
             assert self.process.poll() is None, (self.root / "server.log").read_text()
             assert time.monotonic() < deadline, "the MLflow server does not start"
