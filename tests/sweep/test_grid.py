@@ -185,7 +185,7 @@ def test_the_grids_run_says_how_to_make_it_again(first: dict[str, Any], place: P
     # What is made later goes to the same run.
     assert attach(place.settings(*GRID), {"report/late.txt": b"late"}) == parent.info.run_id
     assert stored("report/late.txt").read_text() == "late"
-    assert attach(place.settings("name=never run"), {"report/late.txt": b"late"}) is None
+    assert attach(place.settings("name=never-run"), {"report/late.txt": b"late"}) is None
 
 
 def test_the_best_are_registered(first: dict[str, Any], place: Place) -> None:
