@@ -126,7 +126,7 @@ def _tree(xml: bytes, chance: random.Random) -> bytes:
         case 0 if parent is not None:
             parent.remove(element)
         case 1 if parent is not None:
-            parent.insert(0, etree.fromstring(etree.tostring(element)))
+            parent.insert(0, etree.fromstring(etree.tostring(element, with_tail=False)))
         case 2:
             element.tag = chance.choice(["TextLine", "Page", "{urn:x}Other", "Coords", "alto", "String", "Word"])
         case 3:
