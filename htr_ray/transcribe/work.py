@@ -75,6 +75,8 @@ def work_off(tasks: Sequence[Task], work: Work, console: Console) -> Iterator[tu
     if few and not ray.is_initialized():
         yield from _here(tasks, work)
         return
+    # Ray Data's pools of actors make Ray print an error that is none (github.com/ray-project/ray/issues/53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with cluster(console):
         try:
             yield from _on_ray(tasks, work)
@@ -184,7 +186,8 @@ def _on_ray(tasks: Sequence[Task], work: Work) -> Iterator[tuple[Tally, bool]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # It warns that there is no bar of its own.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     pool = _pool(work.settings, len(tasks))
     # A list: Ray hands on the reference in it, and the model goes to each node once.
     shared = [ray.put(work)]
