@@ -7,9 +7,9 @@
 A page (report.html) that needs nothing beside it, to open in a browser, print or send; its twin in
 Markdown (report.md, with figures/); the numbers as results.csv (a row per cell), trials.csv and
 comparisons.csv; and grid.yaml, the settings. Everything goes to the folder report/ in the grid's own
-folder, or to --output. A grid that still runs, or in which something failed, gives a report of what is
-there; what is not is named. Needs no GPU and starts no Ray. (At its end jobs/full_grid.py writes the
-same report and logs it to MLflow with the grid's run.)
+folder, or to --output, and to the grid's run in MLflow (unless --no-mlflow). A grid that still runs, or
+in which something failed, gives a report of what is there; what is not is named. Needs no GPU and starts
+no Ray. jobs/full_grid.py writes the same report at its end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import _root  # noqa: F401
 
 from htr_ray.cli import main, parser
+from htr_ray.config import GridSettings
 from htr_ray.errors import UserError
 
 if __name__ == "__main__":
@@ -28,12 +29,13 @@ if __name__ == "__main__":
         "settings", nargs="*", metavar="storage=URI", help="where grids are kept, as in full_grid.py; default: runs"
     )
     made.add_argument("--output", metavar="FOLDER", help="URI of another folder for the report's files")
+    made.add_argument("--no-mlflow", action="store_true", help="leave the grid's run in MLflow as it is")
     asked = made.parse_intermixed_args()
 
     def run() -> dict:
         from htr_ray import storage
         from htr_ray.report import FOLDER, PAGE, build
-        from htr_ray.sweep.results import find_grid, load_grid
+        from htr_ray.sweep.results import find_grid, load_grid, read_settings
 
         place = "runs"
         for setting in asked.settings:
@@ -52,6 +54,24 @@ if __name__ == "__main__":
         told = ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
         print(f"Report of the grid {grid.name} ({told}): {written[PAGE]}")
         print(f"In Markdown and as CSV beside it, {len(files)} files in all.")
-        return {"name": grid.name, "page": written[PAGE], "files": sorted(written.values()), "trials": states}
+        logged = None if asked.no_mlflow else log(read_settings(folder), files)
+        return {
+            "name": grid.name,
+            "page": written[PAGE],
+            "files": sorted(written.values()),
+            "trials": states,
+            "mlflow_run": logged,
+        }
+
+    def log(settings: GridSettings, files: dict[str, bytes]) -> str | None:
+        from htr_ray.sweep.tracking import attach
+
+        try:
+            found = attach(settings, files)
+        except UserError as error:  # the report is written; where it is shown as well is the lesser part
+            print(f"Not stored in MLflow: {error}")
+            return None
+        print("Stored with the grid's run in MLflow." if found else "The grid has no run in MLflow to store it with.")
+        return found
 
     sys.exit(main(run, asked))

@@ -61,6 +61,37 @@ def test_a_report_by_name_lands_in_the_grids_folder(place: Path) -> None:
     assert "7 done, 1 missing" in again.stdout
 
 
+def test_a_report_made_later_joins_the_grids_run_in_mlflow(place: Path) -> None:
+    from mlflow import MlflowClient
+
+    without = report("demo", cwd=place)
+    assert "The grid has no run in MLflow to store it with." in without.stdout
+    client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id, tags={"htr_ray.grid": "demo"}).info.run_id
+    done = report("demo", "--json", "out.json", cwd=place)
+    assert "Stored with the grid's run in MLflow." in done.stdout, done.stdout + done.stderr
+    assert json.loads((place / "out.json").read_text())["result"]["mlflow_run"] == run
+    assert "report/report.html" in [file.path for file in client.list_artifacts(run, "report")]
+
+
+def test_mlflow_out_of_reach_costs_no_report(place: Path, tmp_path: Path) -> None:
+    arguments = ("demo", f"storage={place / 'runs'}", "--output", tmp_path / "out")
+    assert "MLflow" not in report(*arguments, "--no-mlflow", cwd=tmp_path).stdout
+    (tmp_path / "out" / "report.html").unlink()
+    settings = json.loads((place / "runs" / "demo" / "grid.json").read_text())
+    kept = dict(settings)
+    settings["tracking_uri"] = "http://127.0.0.1:9"
+    (place / "runs" / "demo" / "grid.json").write_text(json.dumps(settings))
+    try:
+        done = report(*arguments, cwd=tmp_path)
+    finally:
+        (place / "runs" / "demo" / "grid.json").write_text(json.dumps(kept))
+    assert done.returncode == 0 and (tmp_path / "out" / "report.html").is_file()
+    assert "Not stored in MLflow: tracking_uri = http://127.0.0.1:9" in done.stdout
+
+
 def test_storage_and_output_can_be_elsewhere(place: Path, tmp_path: Path) -> None:
     done = report("demo", f"storage={place / 'runs'}", "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
