@@ -42,7 +42,7 @@ def cluster(console: Console) -> Iterator[None]:
                 "or set RAY_ADDRESS=local for one of this job's own"
             )
         ray.init(address=asked, **_QUIET)
-    elif asked != "local" and (running := _started_here()) is not None:
+    elif asked != "local" and (running := started_here()) is not None:
         ray.init(address=running, **_QUIET)
     else:
         _start(console)
@@ -59,7 +59,7 @@ def _start(console: Console) -> None:
     console.print(f"Started a local Ray on {cores} core(s).")
 
 
-def _started_here() -> str | None:
+def started_here() -> str | None:
     """The cluster that ``ray start`` began on this machine, if it still runs."""
     try:
         address = _CURRENT.read_text().strip()

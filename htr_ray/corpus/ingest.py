@@ -54,7 +54,7 @@ def ingest(units: Iterable[Unit | SetAside]) -> Iterator[tuple[float, pa.RecordB
 
 def _has_cluster() -> bool:
     """RAY_ADDRESS=local asks for a Ray of this job's own."""
-    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS")) or connect._started_here() is not None
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS")) or connect.started_here() is not None
 
 
 def _name(unit: Unit | SetAside) -> str:

@@ -61,7 +61,7 @@ def by_value() -> Iterator[None]:
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one that somebody runs on this machine either; a test that wants Ray starts it."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ingesting.connect, "_started_here", lambda: None)
+    monkeypatch.setattr(ingesting.connect, "started_here", lambda: None)
 
 
 def rows(units: list[Unit | SetAside]) -> list[dict[str, Any]]:
