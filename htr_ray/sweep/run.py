@@ -158,12 +158,17 @@ def _search(
     try:
         if left:
             _tune(settings, trials, left, searcher, GridCallback(trials, board, recorder), gpus, slots)
-        interrupted = False
+        # Tune takes the first Ctrl-C for an orderly end, and returns.
+        interrupted = searcher.unfinished
     finally:
         board.close()
-        # A person who pressed Ctrl-C waits for the log, not for drawings.
-        files = {} if interrupted else make_report(settings, folder, searcher.failed, console)
-        log.finish(summary.rows(trials, finished(trials), searcher.failed), files)
+        files: dict[str, bytes] = {}
+        try:
+            # A person who pressed Ctrl-C waits for the log, not for drawings.
+            if not interrupted:
+                files = make_report(settings, folder, searcher.failed, console)
+        finally:
+            log.finish(summary.rows(trials, finished(trials), searcher.failed), files)
     return searcher.failed
 
 

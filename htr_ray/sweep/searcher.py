@@ -38,6 +38,11 @@ class GridSearcher(Searcher):
         self._running: dict[str, Trial] = {}
         self.failed: dict[str, str] = {}
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a trial waits or runs."""
+        return bool(self._waiting or self._running)
+
     def suggest(self, trial_id: str) -> Any:
         """Configuration of the next trial that can start, None to wait, FINISHED when all were handed out."""
         self._drop_orphans()

@@ -116,15 +116,19 @@ def make_report(settings: GridSettings, folder: str, failed: Mapping[str, str], 
 def attach(settings: GridSettings, files: Mapping[str, bytes]) -> str | None:
     """Store ``files`` with a grid's run in MLflow, as a report made later; its run id, or None if it has no run.
 
-    Raises UserError when the tracking server cannot be reached.
+    Raises UserError when the tracking server cannot be reached, or its store of files does not take them.
     """
     uri, experiment, root = place_of(settings)
     place = open_experiment(resolve_uri(uri, root), experiment, root, 20.0, (OLD_EXPERIMENT, settings.name))
-    run = find_run(place, GRID_TAG, settings.name)
-    if run is None:
-        return None
-    with folder_of(files) as folder:
-        place.client.log_artifacts(run.info.run_id, str(folder))
+    try:
+        run = find_run(place, GRID_TAG, settings.name)
+        if run is None:
+            return None
+        with folder_of(files) as folder:
+            place.client.log_artifacts(run.info.run_id, str(folder))
+    except Exception as error:  # MLflow's, a database's, an object store's: all mean the same to the user
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"tracking_uri = {redacted(place.uri)}: the files could not be stored ({why})") from error
     return str(run.info.run_id)
 
 

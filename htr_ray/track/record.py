@@ -299,11 +299,10 @@ class Record:
         self._registry.encoder(corpus, pretext, self._entrant(key))
 
     def kill_unfinished(self, now: int) -> None:
-        """Mark what is still open as KILLED."""
+        """Mark what is still open as KILLED. It stays open: an end that was laid aside may yet be written."""
         for trial in self._trials.values():
             if trial.open:
                 self._client.set_terminated(trial.run_id, status="KILLED", end_time=now)
-                trial.open = False
         if self.parent_run_id is not None and self._parent_open:
             self._client.set_terminated(self.parent_run_id, status="KILLED", end_time=now)
             self._parent_open = False

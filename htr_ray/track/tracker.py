@@ -172,7 +172,7 @@ class Tracker:
     ) -> None:
         """Bring a trial that had finished before up to date: only what MLflow lacks of it is logged.
 
-        ``seconds`` gives how long it trained (called only if it has no run). Done when nothing else is to be
+        ``seconds`` gives how long it trained (called in the background). Done when nothing else is to be
         logged, or ``soon``: others wait for its model. The rest is as for :meth:`start_trial` and :meth:`end_trial`.
         """
         now, later = _now_ms(), not soon

@@ -180,3 +180,15 @@ def test_the_search_survives_tunes_own_checkpoints(tmp_path: Any, grid: Callable
     search.save(str(tmp_path / "state"))
     search.restore(str(tmp_path / "state"))
     assert search.suggest("t1")["key"] == "pretrain/c/jigsaw/seed0"
+
+
+def test_a_grid_that_was_stopped_is_unfinished() -> None:
+    """Tune ends quietly on Ctrl-C: nobody is told that the trials in flight are over."""
+    search = searcher(small("pretexts=[none]"))
+    driver = Driver(search)
+    driver.fill()
+    assert search.unfinished and len(driver.started) == 2
+    driver.end(driver.started[0])
+    assert search.unfinished
+    driver.end(driver.started[1], error=True)
+    assert not search.unfinished

@@ -254,6 +254,23 @@ def test_what_failed_at_first_counts_once_it_is_logged(
     assert state_of(database, tmp_path)["tags"]["htr_ray.recorded"] == RECORDED
 
 
+def test_an_end_that_was_laid_aside_is_still_an_end(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written after what was left open was marked as KILLED."""
+    original, calls = Record.end_trial, []
+
+    def second_time(self: Record, key: str, failed: str | None, now: int) -> None:
+        calls.append(key)
+        if len(calls) == 1:
+            raise ValueError("not now")
+        original(self, key, failed, now)
+
+    monkeypatch.setattr(Record, "end_trial", second_time)
+    catch_up(database, tmp_path, lambda: ending())
+    assert calls == ["a", "a"] and state_of(database, tmp_path)["status"] == "FINISHED"
+
+
 def test_a_trial_goes_on_with_more_workers_in_the_same_run(database: str, tmp_path: Path) -> None:
     for workers in (1, 4):
         with track(database, "sweep", tmp_path) as tracker:
