@@ -14,10 +14,10 @@ from htr_ray.report import statistics
 from htr_ray.report.counts import Counts, count
 from htr_ray.report.results import GridResults, TrialResult
 from htr_ray.report.statistics import Array, Interval, Labels
+from htr_ray.train.job import left_out
 
 ALPHA = 0.05
 NONE = "none"
-_NAMED = 5
 
 Verdict = Literal["better", "worse", "no clear difference"]
 
@@ -306,18 +306,14 @@ def _notes(corpus: str, counts: Counts) -> list[str]:
 
 def _left_out(trials: Sequence[TrialResult], corpora: Sequence[str]) -> list[str]:
     """Lines that trials could not use, by corpus; several trials may name the same line."""
-    reasons = {
-        "unreadable": "line(s) whose image could not be read were left out",
-        "set_aside": "training line(s) were left out, their text has characters outside the corpus' alphabet",
-    }
     notes = []
     for corpus in corpora:
-        for kind, reason in reasons.items():
-            found = [line for trial in trials if trial.corpus == corpus for line in trial.result.get(kind) or []]
-            lines = list(dict.fromkeys(map(str, found)))
-            if lines:
-                more = f"; and {len(lines) - _NAMED:,} more" if len(lines) > _NAMED else ""
-                notes.append(f"{corpus}: {len(lines):,} {reason}: {'; '.join(lines[:_NAMED])}{more}")
+        results = [trial.result for trial in trials if trial.corpus == corpus]
+        names = [
+            list(dict.fromkeys(str(line) for result in results for line in result.get(kind) or []))
+            for kind in ("unreadable", "set_aside")
+        ]
+        notes += [f"{corpus}: {told}" for told in left_out(*names)]
     return notes
 
 
@@ -416,8 +412,11 @@ def _compare(about: _About, pairs: Mapping[int, list[tuple[str, str]]], counts: 
         np.sum([edits[a] - edits[b] for a, b in found], axis=0) * (100.0 / (len(found) * counts.characters.sum()))
         for found in pairs.values()
     ]
-    # The sum over seeds is the mean times their number, and stays whole: the test is the same.
-    total = np.sum([edits[a] - edits[b] for found in pairs.values() for a, b in found], axis=0)
+    # The mean over seeds, of which some may have fewer pretexts, times what makes it whole: the test is the same.
+    whole = math.lcm(*map(len, pairs.values()))
+    total = np.sum(
+        [(edits[a] - edits[b]) * (whole // len(found)) for found in pairs.values() for a, b in found], axis=0
+    )
     table = np.stack([counts.characters, *(column * counts.characters.sum() for column in by_seed)], axis=1)
     sums = statistics.bootstrap_sums(table)
     samples = statistics.mean_over_seeds(sums[:, 1:] / np.maximum(sums[:, :1], 1.0))

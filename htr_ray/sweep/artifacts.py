@@ -18,11 +18,10 @@ from htr_ray.report.sheet import confusion_table, reading_sheet
 from htr_ray.sweep.cells import Trial
 from htr_ray.track.background import first_line
 from htr_ray.track.files import File
+from htr_ray.train.job import PREVIEW, READINGS
 
 log = logging.getLogger(__name__)
 
-READINGS = "readings.json"
-PREVIEW = "preview.json"
 SHEET_LINES = 60
 
 

@@ -16,11 +16,10 @@ from htr_ray.errors import UserError
 from htr_ray.report.results import GridResults, TrialResult
 from htr_ray.sweep.cells import Trial, corpus_name, expand
 from htr_ray.sweep.resources import need
-from htr_ray.train.job import RESULT
+from htr_ray.train.job import READINGS, RESULT
 
 GRID_FILE = "grid.json"
 FAILURES = "failures.json"
-READINGS = "readings.json"
 _PARTS = 8  # object stores answer slowly but in parallel
 _KEY = re.compile(
     r"pretrain/(?P<pre_corpus>[^/]+)/(?P<pre_pretext>[^/]+)/seed(?P<pre_seed>-?\d+)"
@@ -48,6 +47,7 @@ def load_grid(name_or_uri: str, storage_uri: str = "runs", failed: Mapping[str, 
     with ThreadPoolExecutor(_PARTS) as pool:
         trials = list(pool.map(lambda trial: _load(folder, trial, files, reasons, notes), asked.values()))
         trials += [found for found in pool.map(lambda key: _load_earlier(folder, key, files, notes), earlier) if found]
+    notes.sort()  # they came in the order in which the threads went
     names = {corpus_name(uri): uri for uri in settings.corpora}
     corpora = {name: _corpus(uri, notes) for name, uri in names.items()}
     return GridResults(settings.name, settings.model_dump(mode="json"), trials, corpora, notes)

@@ -23,7 +23,7 @@ from htr_ray.stream.batch import Recipe
 from htr_ray.stream.pipeline import Source, open_source
 from htr_ray.train import checkpoint
 from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit, sampled
-from htr_ray.train.job import MODEL, RESULT, Job
+from htr_ray.train.job import MODEL, READINGS, RESULT, Job
 from htr_ray.train.metrics import ErrorCount, grapheme_error_rate
 from htr_ray.train.worker import Worker, autocast_dtype
 
@@ -245,7 +245,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
             save_recognizer(Path(local), recognizer, {"corpus": data.corpus_name, "seed": job.seed, **extra})
             storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
-        storage.write_json(storage.join(job.folder, "readings.json"), [vars(reading) for reading in readings])
+        storage.write_json(storage.join(job.folder, READINGS), [vars(reading) for reading in readings])
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)
     return result

@@ -23,6 +23,7 @@ from htr_ray.stream.batch import Recipe
 RESULT = "result.json"
 MODEL = "model"
 PREVIEW = "preview.json"
+READINGS = "readings.json"
 SHOWN = 5
 LEFT_ASIDE = (
     "line(s) were set aside, their text has characters outside the alphabet of corpus.json "

@@ -156,6 +156,25 @@ def test_decoders_are_compared_over_the_pretexts_that_both_have(tmp_path: Path) 
         assert comparison.difference == pytest.approx(means[0] - means[1])
 
 
+def test_what_is_tested_is_the_difference_that_is_told() -> None:
+    """Two seeds, of which one has more pretexts: each seed counts the same, in the difference and in the test."""
+
+    def one(decoder: str, pretext: str, seed: int, readings: list[str]) -> TrialResult:
+        made = trial(pretext, seed, readings, TRUTHS)
+        return replace(made, key=made.key.replace("ctc", decoder), decoder=decoder)
+
+    whole, slip = ["abcdefghij"] * 40, ["abcdefghiX"] * 40
+    trials = [one("ctc", p, 0, slip) for p in (NONE, "flip", "sorting")] + [one("ctc", NONE, 1, whole)]
+    trials += [one("transformer", p, 0, whole) for p in (NONE, "flip", "sorting")]
+    trials += [one("transformer", NONE, 1, ["abcdefghXX"] * 40)]
+    (found,) = [c for c in analyse(grid(*trials), {}).comparisons if c.kind == "decoder"]
+    # Seed 0: 10 points lower, three times; seed 1: 20 points higher, once. On the mean that is higher in every line.
+    assert found.difference == pytest.approx((-10.0 + 20.0) / 2)
+    assert found.p == pytest.approx(2 / 2**40, rel=1e-3) and found.verdict == "worse"
+    fewer = analyse(grid(*trials[:-1], one("transformer", NONE, 1, slip)), {}).comparisons
+    assert [c.p for c in fewer if c.kind == "decoder"] == [1.0], "10 lower and 10 higher"
+
+
 def test_the_champion_is_chosen_on_validation() -> None:
     lucky = trial("flip", 0, GOOD, TRUTHS)
     lucky.result["val_cer"] = 90.0

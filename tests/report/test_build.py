@@ -167,9 +167,7 @@ def test_lines_that_trials_left_out_are_named(tmp_path: Path) -> None:
     for trial in grid.trials:
         trial.result["unreadable"] = [f"bad{n}" for n in range(7)]
     text = build(grid)["report/report.md"].decode()
-    assert (
-        "wills: 7 line(s) whose image could not be read were left out: bad0; bad1; bad2; bad3; bad4; and 2 more" in text
-    )
+    assert "wills: 7 unreadable line(s) were left out: bad0; bad1; bad2; bad3; bad4; and 2 more" in text
 
 
 def test_texts_from_right_to_left_and_markup_in_names_survive(tmp_path: Path) -> None:
@@ -178,5 +176,5 @@ def test_texts_from_right_to_left_and_markup_in_names_survive(tmp_path: Path) ->
         for line in trial.readings or []:
             line["truth"], line["reading"] = "שלום <עולם> & |", "שלם <עולם> & |"
     made = build(grid)
-    assert "שלום &lt;עולם&gt; &amp; |" not in made["report/report.md"].decode()
-    assert "שלום" in html.fromstring(made["report/report.html"]).text_content()
+    assert "שלום <עולם> & \\|" in made["report/report.md"].decode()
+    assert "שלום <עולם> & |" in html.fromstring(made["report/report.html"]).text_content()
