@@ -133,8 +133,8 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def redacted(uri: str) -> str:
-    """The URI without a password."""
-    return re.sub(r"(//[^:/@]*):[^@/]+@", r"\1:***@", uri)
+    """The URI, or a text with some, without passwords."""
+    return re.sub(r"(//[^:/@\s]*):[^@/\s]+@", r"\1:***@", uri)
 
 
 def _with_grid(client: MlflowClient, name: str, grid: str) -> str | None:

@@ -117,7 +117,7 @@ def _grey_array(array: np.ndarray) -> np.ndarray:
     if not array.size:
         raise ValueError("zero-size image")
     grey = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return grey if grey.ndim == 2 else np.asarray(Image.fromarray(np.ascontiguousarray(grey), "RGB").convert("L"))
+    return grey if grey.ndim == 2 else np.asarray(Image.fromarray(np.ascontiguousarray(grey)).convert("L"))
 
 
 def _decoded(text: str | bytes) -> bytes | None:

@@ -25,6 +25,7 @@ from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.track.card import Facts, encoder_card, recognizer_card
 from htr_ray.track.connect import Place
+from htr_ray.track.runs import children
 from htr_ray.track.summary import registered_name, slug
 
 log = logging.getLogger(__name__)
@@ -248,19 +249,12 @@ class Registry:
     def _rows(self, corpus: str, grid_run: str) -> list[dict[str, Any]]:
         """The grid's finished fine-tunings on the corpus, as its runs tell."""
         rows: list[dict[str, Any]] = []
-        where = f"tags.`mlflow.parentRunId` = '{grid_run}' and attributes.status = 'FINISHED'"
-        token = None
-        while True:
-            page = self._client.search_runs([self._place.experiment_id], where, page_token=token)
-            for run in page:
-                known = {**run.data.params, **run.data.tags}
-                if known.get("stage") == "finetune" and known.get("corpus") == corpus:
-                    rows.append(
-                        {key: known.get(key) for key in COORDINATES} | {"test_cer": run.data.metrics.get("test_cer")}
-                    )
-            token = page.token
-            if not token:
-                return rows
+        for run in children(self._place, grid_run, "attributes.status = 'FINISHED'"):
+            known = {**run.data.params, **run.data.tags}
+            if known.get("stage") == "finetune" and known.get("corpus") == corpus:
+                place = {key: known.get(key) for key in COORDINATES}
+                rows.append(place | {"test_cer": run.data.metrics.get("test_cer")})
+        return rows
 
     def _document(self, run_id: str, name: str) -> dict[str, Any]:
         """A YAML or JSON file of a run; empty when it was not logged."""

@@ -19,9 +19,8 @@ from htr_ray.errors import UserError
 from htr_ray.model.batchnorm import synchronise
 from htr_ray.stream.batch import PAPER, Batch, Recipe
 from htr_ray.stream.pipeline import Source, stream
-from htr_ray.train import checkpoint
+from htr_ray.train import checkpoint, usage
 from htr_ray.train.schedule import Clock, rate
-from htr_ray.train.usage import usage
 from htr_ray.train.worker import Worker, autocast_dtype
 
 logger = logging.getLogger(__name__)
@@ -158,6 +157,7 @@ def fit(
     best = checkpoint._weights(module)
     restored = checkpoint.load(folder, module, optimizer)
     clock = Clock(settings)
+    usage.start()
     if restored is not None:
         best, state = restored
         clock.spent = state["seconds"]
@@ -260,7 +260,7 @@ def fit(
             "lines_per_second": outcome.lines_per_second,
             "waiting_share": outcome.waiting_share,
             "minutes": clock.seconds / 60.0,
-            **usage(device),
+            **usage.usage(device),
         }
         outcome.history.append({"epoch": epoch, **metrics})
         # One worker's clock decides for all, or they would wait for each other for ever.

@@ -10,6 +10,11 @@ import torch
 MEGABYTE = 2**20
 
 
+def start() -> None:
+    """Begin to measure the CPU. psutil counts from the last call in the same thread, and gives 0 at the first."""
+    psutil.cpu_percent()
+
+
 def usage(device: torch.device) -> dict[str, float]:
     """Figures of this machine now: CPU in percent since the last call, memory in MB, and of the GPU where there is one.
 
