@@ -239,6 +239,8 @@ def _sure(made: Analysis) -> Paragraph:
         )
     elif fewest < FEW_SEEDS:
         sentences.append(f"Figures are means over seeds, {fewest} at the fewest; intervals are then rather too narrow.")
+    if compared and fewest > 1:
+        sentences.append("The test takes the trained models as they are; what other seeds change, intervals show.")
     sentences += _disagreements([c for c in compared if c.verdict != "no clear difference"])
     sentences += [_hands(made, corpus) for corpus in made.corpora if corpus in made.test_lines]
     return Paragraph("", "How sure is that?", sentences)
@@ -250,6 +252,12 @@ def _disagreements(clear: Sequence[Comparison]) -> list[str]:
     if seeds:
         told.append(
             f"In {seeds:,} of the {many(len(clear), 'clear difference')} not all seeds show the same direction."
+        )
+    wide = sum(c.seeds > 1 and c.interval.low <= 0.0 <= c.interval.high for c in clear)
+    if wide:
+        told.append(
+            f"In {wide:,} of the {many(len(clear), 'clear difference')} the interval over lines and seeds reaches 0: "
+            "with other seeds there might be none."
         )
     writers = sum(c.writers is not None and c.writers_agreeing != c.writers for c in clear)
     if writers:

@@ -136,6 +136,7 @@ def test_several_seeds_are_no_single_seed() -> None:
     text = told(*trials)
     assert "one seed" not in text
     assert "means over seeds, 3 at the fewest" in text
+    assert "what other seeds change" in text and "reaches 0" not in text
 
 
 def test_seeds_that_disagree_are_told() -> None:
@@ -144,6 +145,7 @@ def test_seeds_that_disagree_are_told() -> None:
     text = told(*trials)
     assert "better in 1" in text
     assert "In 1 of the 1 clear difference not all seeds show the same direction." in text
+    assert "In 1 of the 1 clear difference the interval over lines and seeds reaches 0" in text
 
 
 def test_few_writers_are_told() -> None:
