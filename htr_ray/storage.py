@@ -82,6 +82,11 @@ def normalise(uri: str) -> str:
     return path if isinstance(filesystem_, fs.LocalFileSystem) else _with_path(uri, lambda p: p.rstrip("/"))
 
 
+def redacted(text: str) -> str:
+    """A URI, or a text with some, without passwords: for what others may read."""
+    return re.sub(r"(//[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+
+
 def is_local(uri: str) -> bool:
     """Whether ``uri`` lies on this machine's file system (which may be a network mount)."""
     return isinstance(filesystem(uri)[0], fs.LocalFileSystem)

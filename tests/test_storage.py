@@ -221,3 +221,10 @@ def test_names_that_are_no_names(tmp_path: Path) -> None:
     for name in ("a\0b", "M\udcfcller.png"):
         with pytest.raises(UserError):
             storage.read_bytes(str(tmp_path / name))
+
+
+def test_passwords_are_taken_out_of_texts() -> None:
+    assert storage.redacted("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert storage.redacted("see s3://KEY:secret@bucket/a, s3://b/c:d@e") == "see s3://KEY:***@bucket/a, s3://b/c:d@e"
+    assert storage.redacted("http://host:5000/a@b") == "http://host:5000/a@b"
+    assert storage.redacted("sqlite:///runs/mlflow.db") == "sqlite:///runs/mlflow.db"

@@ -7,8 +7,8 @@ from typing import Any
 
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SPLITS
+from htr_ray.storage import redacted
 from htr_ray.sweep.cells import Trial
-from htr_ray.track.connect import redacted
 from htr_ray.track.dataset import split_digest
 
 _FIGURES = {

@@ -18,13 +18,14 @@ from htr_ray.config import GridSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.report import build
+from htr_ray.storage import redacted
 from htr_ray.sweep import summary
 from htr_ray.sweep.cells import corpus_name
 from htr_ray.sweep.notes import reproduction
 from htr_ray.sweep.record import Recorder
 from htr_ray.sweep.results import load_grid, write_failures
 from htr_ray.track.background import first_line
-from htr_ray.track.connect import GRID_TAG, open_experiment, redacted, resolve_uri
+from htr_ray.track.connect import GRID_TAG, open_experiment, resolve_uri
 from htr_ray.track.environment import command, environment, environment_digest, requirements
 from htr_ray.track.files import folder_of
 from htr_ray.track.runs import find_run

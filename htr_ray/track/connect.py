@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from htr_ray.errors import UserError
+from htr_ray.storage import redacted
 from htr_ray.track.background import first_line
 
 GRID_TAG = "htr_ray.grid"  # on a grid's run: its name
@@ -130,11 +130,6 @@ def sqlite_file(uri: str) -> Path | None:
     """The file behind ``sqlite:///relative`` or ``sqlite:////absolute``; None for any other URI."""
     path = uri.partition("?")[0].removeprefix("sqlite:///")
     return Path(path) if uri.startswith("sqlite:///") and path else None
-
-
-def redacted(uri: str) -> str:
-    """The URI, or a text with some, without passwords."""
-    return re.sub(r"(//[^:/@\s]*):[^@/\s]+@", r"\1:***@", uri)
 
 
 def _with_grid(client: MlflowClient, name: str, grid: str) -> str | None:

@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from htr_ray import storage
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SCHEMA, Split
-from htr_ray.track.connect import redacted
+from htr_ray.storage import redacted
 
 CONTEXT: dict[Split, str] = {"train": "training", "val": "validation", "test": "testing"}
 # MLflow's names of the types in our columns (mlflow.types.DataType).

@@ -17,8 +17,9 @@ from typing import Any
 
 from mlflow.entities import DatasetInput
 
+from htr_ray.storage import redacted
 from htr_ray.track.background import Background, Lost, Patience
-from htr_ray.track.connect import is_passing, open_experiment, redacted, resolve_uri
+from htr_ray.track.connect import is_passing, open_experiment, resolve_uri
 from htr_ray.track.ending import Ending, Later
 from htr_ray.track.files import File
 from htr_ray.track.record import Record

@@ -106,8 +106,9 @@ def _from_registry(model: str, default_root: Path) -> Bundle:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    from htr_ray.storage import redacted
     from htr_ray.track.background import first_line
-    from htr_ray.track.connect import redacted, resolve_uri, sqlite_file
+    from htr_ray.track.connect import resolve_uri, sqlite_file
 
     database = sqlite_file(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{default_root / 'mlflow.db'}")
     if database is not None and not database.exists():
