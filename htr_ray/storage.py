@@ -48,7 +48,8 @@ class OddNames(UserError):
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of ``uri`` and the path inside it.
 
-    A path without a scheme is local and made absolute. Raises UserError for a URI that cannot be opened.
+    A path without a scheme is local and made absolute. Raises UserError for a URI that cannot be opened, and for
+    one with a password in it: where things are is written to results, logs and MLflow, for others to read.
     """
     if not isinstance(uri, str) or not uri.strip():
         raise UserError(f"storage: empty URI; give {_KNOWN}")
@@ -56,6 +57,7 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     if match is None:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     scheme, rest = match.group(1).lower(), uri[match.end() :]
+    _refuse_password(scheme, rest)
     if scheme == "file":
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost"):
@@ -234,6 +236,23 @@ def _copy_all(pairs: list[tuple[str, str]]) -> None:
 def _copy(source: str, target: str) -> None:
     with open_input(source) as reader, open_output(target) as writer:
         shutil.copyfileobj(cast("IO[bytes]", reader), writer, 1 << 20)
+
+
+def _refuse_password(scheme: str, rest: str) -> None:
+    """Raise UserError for ``s3://KEY:SECRET@bucket`` and the like; its message repeats neither."""
+    user, at, _ = rest.partition("?")[0].rpartition("@")
+    # A secret may hold a "/", a file's name an "@"; a bucket's name never holds a colon, an access point's ARN does.
+    if scheme in ("file", "hf") or not at or ":" not in user.partition("/")[0] or user.lower().startswith("arn:"):
+        return
+    cures = {
+        "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "gs": "set GOOGLE_APPLICATION_CREDENTIALS to the file with the key",
+    }
+    cure = cures.get(scheme, "give them in the environment")
+    raise UserError(
+        f"{scheme}://***@...: user and password do not belong in a URI, others can read it in results and MLflow; "
+        f"{cure} instead, and write {scheme}://bucket/path"
+    )
 
 
 def _s3_environment() -> tuple[str | None, ...]:

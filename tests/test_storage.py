@@ -228,3 +228,36 @@ def test_passwords_are_taken_out_of_texts() -> None:
     assert storage.redacted("see s3://KEY:secret@bucket/a, s3://b/c:d@e") == "see s3://KEY:***@bucket/a, s3://b/c:d@e"
     assert storage.redacted("http://host:5000/a@b") == "http://host:5000/a@b"
     assert storage.redacted("sqlite:///runs/mlflow.db") == "sqlite:///runs/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "cure"),
+    [
+        ("s3://AKIAKEY:hush@bucket/runs", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("S3://AKIAKEY:hu/sh+x@bucket", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("s3://AKIAKEY:hush@bucket/runs?region=eu-north-1", "AWS_SECRET_ACCESS_KEY"),
+        ("gs://me:hush@bucket", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("abfs://:hush@account/box", "in the environment"),
+    ],
+)
+def test_passwords_in_uris_are_refused_and_not_repeated(uri: str, cure: str) -> None:
+    for use in (storage.normalise, storage.exists, storage.read_bytes, lambda u: storage.write_bytes(u, b"")):
+        with pytest.raises(UserError, match=cure) as caught:
+            use(uri)
+        assert not [part for part in ("hush", "hu/sh", "AKIAKEY", "me:") if part in str(caught.value)]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/12:30@home/a@b.png",
+        "s3://bucket/a@b",
+        "s3://arn:aws:s3:eu-north-1:123:accesspoint/name/a@b",
+        "gs://bucket/me:you@them",
+        "hf://datasets/me/lines@v1:2/train@home",
+        "/scans/me:you@them/page.png",
+        "C:/scans/me@home.png",
+    ],
+)
+def test_at_and_colon_in_names_are_no_passwords(uri: str) -> None:
+    assert storage.normalise(uri).endswith(uri)
