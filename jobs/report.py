@@ -54,7 +54,7 @@ if __name__ == "__main__":
         told = ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
         print(f"Report of the grid {grid.name} ({told}): {written[PAGE]}")
         print(f"In Markdown and as CSV beside it, {len(files)} files in all.")
-        logged = None if asked.no_mlflow else log(read_settings(folder), files)
+        logged = None if asked.no_mlflow else log(read_settings(folder), folder, files)
         return {
             "name": grid.name,
             "page": written[PAGE],
@@ -63,11 +63,11 @@ if __name__ == "__main__":
             "mlflow_run": logged,
         }
 
-    def log(settings: GridSettings, files: dict[str, bytes]) -> str | None:
+    def log(settings: GridSettings, folder: str, files: dict[str, bytes]) -> str | None:
         from htr_ray.sweep.tracking import attach
 
         try:
-            found = attach(settings, files)
+            found = attach(settings, folder, files)
         except UserError as error:  # the report is written; where it is shown as well is the lesser part
             print(f"Not stored in MLflow: {error}")
             return None

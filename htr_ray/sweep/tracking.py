@@ -20,12 +20,12 @@ from htr_ray.errors import UserError
 from htr_ray.report import build
 from htr_ray.storage import redacted
 from htr_ray.sweep import summary
-from htr_ray.sweep.cells import corpus_name
+from htr_ray.sweep.cells import corpus_name, grid_folder
 from htr_ray.sweep.notes import reproduction
 from htr_ray.sweep.record import Recorder
 from htr_ray.sweep.results import load_grid, write_failures
 from htr_ray.track.background import first_line
-from htr_ray.track.connect import GRID_TAG, open_experiment, resolve_uri
+from htr_ray.track.connect import GRID_TAG, find_experiment, resolve_uri
 from htr_ray.track.environment import command, environment, environment_digest, requirements
 from htr_ray.track.files import folder_of
 from htr_ray.track.runs import find_run
@@ -33,7 +33,6 @@ from htr_ray.track.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
-OLD_EXPERIMENT = "htr-ray"  # where an earlier version put all grids
 MANY_WAITING = 20
 
 
@@ -45,8 +44,8 @@ class GridLog:
 
     def __init__(self, settings: GridSettings, console: Console) -> None:
         self._settings, self._console = settings, console
-        uri, experiment, root = place_of(settings)
-        self._tracker = Tracker(uri, experiment, default_root=root, formerly=(OLD_EXPERIMENT, settings.name))
+        uri, experiment, root = place_of(settings, grid_folder(settings))
+        self._tracker = Tracker(uri, experiment, default_root=root)
         self._environment = environment(_nodes())
         name = environment_digest(self._environment)
         self._tracker.start_grid(settings.name, _public(settings), {"preset": settings.preset, "grid": settings.name})
@@ -85,14 +84,14 @@ class GridLog:
         console.print(f"Browse the runs: [bold]{tracker.experiment_url_hint}[/]", soft_wrap=True)
 
 
-def place_of(settings: GridSettings) -> tuple[str | None, str, Path]:
-    """Tracking URI, experiment and local folder of a grid.
+def place_of(settings: GridSettings, folder: str) -> tuple[str, str, Path]:
+    """Tracking URI, experiment and local folder of the grid in ``folder``. Raises UserError for a URI that is wrong.
 
     The experiment has the grid's name, or that of MLFLOW_EXPERIMENT_NAME, which puts several grids together.
     """
     # Without a server of MLflow, its database and files lie beside a local storage, else under ./runs.
-    root = Path(storage.filesystem(settings.storage)[1]) if storage.is_local(settings.storage) else Path("runs")
-    return settings.tracking_uri, os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.name, root
+    root = Path(storage.filesystem(folder)[1]).parent if storage.is_local(folder) else Path("runs")
+    return resolve_uri(settings.tracking_uri, root), os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.name, root
 
 
 def make_report(settings: GridSettings, folder: str, failed: Mapping[str, str], console: Console) -> dict[str, bytes]:
@@ -114,13 +113,18 @@ def make_report(settings: GridSettings, folder: str, failed: Mapping[str, str], 
     return files
 
 
-def attach(settings: GridSettings, files: Mapping[str, bytes]) -> str | None:
-    """Store ``files`` with a grid's run in MLflow, as a report made later; its run id, or None if it has no run.
+def attach(settings: GridSettings, folder: str, files: Mapping[str, bytes]) -> str | None:
+    """Store ``files`` with the run in MLflow of the grid in ``folder``; its run id, or None if it has no run.
+
+    ``folder`` is where the grid is now: one that was moved or copied is not where its settings say. Nothing is made
+    where there is no database or experiment.
 
     Raises UserError when the tracking server cannot be reached, or its store of files does not take them.
     """
-    uri, experiment, root = place_of(settings)
-    place = open_experiment(resolve_uri(uri, root), experiment, root, 20.0, (OLD_EXPERIMENT, settings.name))
+    uri, experiment, _ = place_of(settings, folder)
+    place = find_experiment(uri, experiment, 20.0)
+    if place is None:
+        return None
     try:
         run = find_run(place, GRID_TAG, settings.name)
         if run is None:

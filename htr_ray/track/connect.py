@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -69,7 +70,7 @@ def is_passing(error: Exception) -> bool:
 
 
 def resolve_uri(tracking_uri: str | None, default_root: Path) -> str:
-    """The setting, else MLFLOW_TRACKING_URI, else a new or existing sqlite file in ``default_root``.
+    """The setting, else MLFLOW_TRACKING_URI, else a sqlite file in ``default_root``, which need not exist.
 
     Raises UserError for a kind of URI that MLflow cannot write to.
     """
@@ -83,24 +84,40 @@ def resolve_uri(tracking_uri: str | None, default_root: Path) -> str:
         )
     if scheme in ("http", "https") and not urlsplit(given).netloc:
         raise UserError(f"tracking_uri = {given}: names no host; write http://HOST:PORT")
-    if scheme == "sqlite" and (database := sqlite_file(given)) is not None:
+    return given
+
+
+def open_experiment(uri: str, name: str, default_root: Path, wait: float) -> Place:
+    """Open the experiment ``name``, made if need be, waiting ``wait`` seconds for a server that starts up.
+
+    Raises UserError that names the URI and the cure.
+    """
+    if (database := sqlite_file(uri)) is not None:
         try:
             database.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             why = f"cannot make the folder {database.parent} ({error.strerror})"
-            raise UserError(f"tracking_uri = {given}: {why}") from error
-    return given
+            raise UserError(f"tracking_uri = {uri}: {why}") from error
+    place = _open(uri, wait, lambda client: _experiment_id(client, uri, name, default_root))
+    assert place is not None
+    return place
 
 
-def open_experiment(
-    uri: str, name: str, default_root: Path, wait: float, formerly: tuple[str, str] | None = None
-) -> Place:
-    """Open the experiment ``name``, made if need be, waiting ``wait`` seconds for a server that starts up.
+def find_experiment(uri: str, name: str, wait: float) -> Place | None:
+    """As :func:`open_experiment`, but nothing is made: None if there is no such experiment, or no database."""
+    if (database := sqlite_file(uri)) is not None and not database.exists():
+        return None
+    return _open(uri, wait, lambda client: _found(client, uri, name))
 
-    ``formerly`` (experiment, grid): an experiment that is opened instead if it has a run of that grid.
 
-    Raises UserError that names the URI and the cure.
-    """
+def sqlite_file(uri: str) -> Path | None:
+    """The file behind ``sqlite:///relative`` or ``sqlite:////absolute``; None for any other URI."""
+    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def _open(uri: str, wait: float, experiment: Callable[[MlflowClient], str | None]) -> Place | None:
+    """A client, and the id that ``experiment`` finds with it; None if that finds none."""
     # Our queue repeats what fails and keeps the order; MLflow's own minutes of silent retries
     # per call would only delay its verdict. The user's own value wins.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -114,8 +131,8 @@ def open_experiment(
     while True:
         try:
             client = MlflowClient(uri)
-            found = _with_grid(client, *formerly) if formerly is not None else None
-            return Place(client, uri, found or _experiment_id(client, uri, name, default_root))
+            found = experiment(client)
+            return None if found is None else Place(client, uri, found)
         except UserError:
             raise
         except Exception as error:  # MLflow, SQLAlchemy, database drivers: all are explained to the user
@@ -126,32 +143,23 @@ def open_experiment(
         time.sleep(0.5)
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file behind ``sqlite:///relative`` or ``sqlite:////absolute``; None for any other URI."""
-    path = uri.partition("?")[0].removeprefix("sqlite:///")
-    return Path(path) if uri.startswith("sqlite:///") and path else None
-
-
-def _with_grid(client: MlflowClient, name: str, grid: str) -> str | None:
-    """Id of the experiment ``name`` if a grid was recorded there."""
-    found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        return None
-    quote = '"' if "'" in grid else "'"
-    runs = client.search_runs([found.experiment_id], f"tags.`{GRID_TAG}` = {quote}{grid}{quote}", max_results=1)
-    return str(found.experiment_id) if runs else None
-
-
 def _experiment_id(client: MlflowClient, uri: str, name: str, default_root: Path) -> str:
+    found = _found(client, uri, name)
+    if found is not None:
+        return found
+    try:
+        return str(client.create_experiment(name, artifact_location=_artifact_location(uri, default_root)))
+    except MlflowException:
+        found = _found(client, uri, name)  # has another driver made it in the meantime?
+        if found is None:
+            raise
+        return found
+
+
+def _found(client: MlflowClient, uri: str, name: str) -> str | None:
     found = client.get_experiment_by_name(name)
     if found is None:
-        try:
-            location = _artifact_location(uri, default_root)
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # has another driver made it in the meantime?
-            if found is None:
-                raise
+        return None
     if found.lifecycle_stage != "active":
         raise UserError(
             f"MLflow experiment '{name}' was deleted; restore it: MLFLOW_TRACKING_URI={redacted(uri)} "

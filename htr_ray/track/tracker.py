@@ -47,8 +47,6 @@ class Tracker:
         default_root: local folder.
         patience: how failing calls are repeated.
         connect_seconds: how long to wait for a server that does not answer yet.
-        formerly: experiment and grid: where the grid was recorded by an earlier version; if it was, it is continued
-            there.
 
     Raises:
         UserError: the URI is wrong, or nothing answers there.
@@ -62,10 +60,9 @@ class Tracker:
         default_root: Path,
         patience: Patience | None = None,
         connect_seconds: float = 20.0,
-        formerly: tuple[str, str] | None = None,
     ) -> None:
         uri = resolve_uri(tracking_uri, default_root)
-        self._place = open_experiment(uri, experiment, default_root, connect_seconds, formerly)
+        self._place = open_experiment(uri, experiment, default_root, connect_seconds)
         self._background = Background(is_passing, self._place.is_well, patience)
         self._closed = False
         self._record = Record(self._place)  # used by the background thread alone

@@ -66,14 +66,32 @@ def test_a_report_made_later_joins_the_grids_run_in_mlflow(place: Path) -> None:
 
     without = report("demo", cwd=place)
     assert "The grid has no run in MLflow to store it with." in without.stdout
+    assert not (place / "runs" / "mlflow.db").exists(), "looking for a run makes no database"
     client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
-    experiment = client.get_experiment_by_name("demo")
-    assert experiment is not None
-    run = client.create_run(experiment.experiment_id, tags={"htr_ray.grid": "demo"}).info.run_id
+    client.create_experiment("another")
+    without = report("demo", cwd=place)
+    assert "The grid has no run in MLflow to store it with." in without.stdout
+    assert client.get_experiment_by_name("demo") is None, "nor an experiment"
+    experiment = client.create_experiment("demo", artifact_location=(place / "runs" / "mlartifacts").as_uri())
+    run = client.create_run(experiment, tags={"htr_ray.grid": "demo"}).info.run_id
     done = report("demo", "--json", "out.json", cwd=place)
     assert "Stored with the grid's run in MLflow." in done.stdout, done.stdout + done.stderr
     assert json.loads((place / "out.json").read_text())["result"]["mlflow_run"] == run
     assert "report/report.html" in [file.path for file in client.list_artifacts(run, "report")]
+
+
+def test_a_grid_that_was_moved_is_found_in_the_mlflow_beside_it(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    write_grid(tmp_path / "before", lines=8)
+    (tmp_path / "before" / "runs").rename(tmp_path / "now")
+    client = MlflowClient(f"sqlite:///{tmp_path}/now/mlflow.db")
+    experiment = client.create_experiment("demo", artifact_location=(tmp_path / "now" / "mlartifacts").as_uri())
+    run = client.create_run(experiment, tags={"htr_ray.grid": "demo"}).info.run_id
+    done = report(tmp_path / "now" / "demo", "--json", tmp_path / "out.json", cwd=tmp_path)
+    assert "Stored with the grid's run in MLflow." in done.stdout, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["result"]["mlflow_run"] == run
+    assert not (tmp_path / "before" / "runs").exists(), "where it was is left alone"
 
 
 def test_mlflow_out_of_reach_costs_no_report(place: Path, tmp_path: Path) -> None:

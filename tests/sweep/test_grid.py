@@ -183,9 +183,10 @@ def test_the_grids_run_says_how_to_make_it_again(first: dict[str, Any], place: P
     assert page.startswith(b"<!doctype html>") and stored("report/report.html").read_bytes() == page
     assert "first/report/report.html" in first["said"]
     # What is made later goes to the same run.
-    assert attach(place.settings(*GRID), {"report/late.txt": b"late"}) == parent.info.run_id
+    assert attach(place.settings(*GRID), f"{place.root}/first", {"report/late.txt": b"late"}) == parent.info.run_id
     assert stored("report/late.txt").read_text() == "late"
-    assert attach(place.settings("name=never-run"), {"report/late.txt": b"late"}) is None
+    assert attach(place.settings("name=never-run"), f"{place.root}/never-run", {"report/late.txt": b"late"}) is None
+    assert place.client.get_experiment_by_name("never-run") is None
 
 
 def test_the_best_are_registered(first: dict[str, Any], place: Place) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from htr_ray.errors import UserError
-from htr_ray.track.connect import open_experiment, resolve_uri
+from htr_ray.track.connect import find_experiment, open_experiment, resolve_uri
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,19 @@ def test_default_is_a_new_database_with_artifacts_beside_it(tmp_path: Path) -> N
     location = client.get_experiment(experiment).artifact_location
     assert location.removeprefix("file://") == str(root / "mlartifacts")
     assert open_(None, root) == experiment
+
+
+def test_finding_makes_nothing(tmp_path: Path, empty_database: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/deep/mlflow.db"
+    assert find_experiment(uri, "test", 0.0) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "mlflow.db").write_bytes(empty_database.read_bytes())
+    assert find_experiment(uri, "test", 0.0) is None
+    assert MlflowClient(uri).get_experiment_by_name("test") is None
+    experiment = open_(uri, tmp_path)
+    found = find_experiment(uri, "test", 0.0)
+    assert found is not None and found.experiment_id == experiment
 
 
 @pytest.mark.parametrize(

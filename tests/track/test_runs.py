@@ -283,18 +283,6 @@ def test_a_trial_goes_on_with_more_workers_in_the_same_run(database: str, tmp_pa
     assert state["points"]["val_cer"] == [(1, 1.0), (4, 1.0)]
 
 
-def test_a_grid_goes_on_where_an_earlier_version_recorded_it(database: str, tmp_path: Path) -> None:
-    catch_up(database, tmp_path, lambda: ending())
-    with track(database, "grid", tmp_path, formerly=("sweep", "grid")) as tracker:
-        tracker.finish_grid("again", {})
-        assert tracker.close() == []
-    assert MlflowClient(database).get_experiment_by_name("grid") is None
-    assert runs_of(database, "sweep")[""].data.tags["mlflow.note.content"] == "again"
-    with track(database, "other", tmp_path, formerly=("sweep", "another")) as tracker:
-        tracker.close()
-    assert set(runs_of(database, "other")) == {""}
-
-
 def test_a_long_summary_leaves_room_for_how_to_make_it_again(database: str, tmp_path: Path) -> None:
     table = "| row |\n" * 3000
     with track(database, "sweep", tmp_path) as tracker:
