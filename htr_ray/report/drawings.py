@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from htr_ray.report import figures
-from htr_ray.report.analysis import Analysis, Cell
+from htr_ray.report.analysis import Analysis
+from htr_ray.report.cells import Cell
 from htr_ray.report.document import Figure
 from htr_ray.report.figures import Curve, Point
 from htr_ray.report.wording import anchor, percent

@@ -82,7 +82,7 @@ def interval(samples: npt.ArrayLike, level: float = LEVEL) -> Interval:
 def sign_flip_test(differences: npt.ArrayLike) -> float:
     """Two-sided p-value of the paired permutation test: is the sum of ``differences`` (whole numbers) zero?
 
-    If two systems were alike, each line's difference could as well have the other sign. All 2^n ways are counted,
+    If two recognizers were alike, each line's difference could as well have the other sign. All 2^n ways are counted,
     not sampled: lines with differences of one size are a binomial, and these are convolved. So it is exact (to
     rounding, about 1e-12), the same every time, and small enough for a correction over many comparisons.
     ``scipy.stats.permutation_test(permutation_type="samples")`` estimates the same by drawing.

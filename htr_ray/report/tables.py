@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from htr_ray.report import wording
-from htr_ray.report.analysis import ALPHA, NONE, Analysis, Cell, Place, Saving, mean
+from htr_ray.report.analysis import Analysis
+from htr_ray.report.cells import NONE, Cell, Place
+from htr_ray.report.comparisons import ALPHA
 from htr_ray.report.document import Table, Value
+from htr_ray.report.means import mean
+from htr_ray.report.savings import Saving
 from htr_ray.report.wording import anchor, count, number
 from htr_ray.report.words import state_of
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from htr_ray.report import wording
-from htr_ray.report.analysis import ALPHA, NONE, Analysis, Cell, Comparison, Place, Pretraining, Verdict
+from htr_ray.report.analysis import Analysis
+from htr_ray.report.cells import NONE, Cell
+from htr_ray.report.comparisons import ALPHA, Comparison, Verdict
 from htr_ray.report.document import Paragraph
+from htr_ray.report.gains import Pretraining
 from htr_ray.report.wording import count, listed, many, number, percent
 
 FEW_WRITERS = 20
@@ -100,7 +103,7 @@ def _wer_remark(made: Analysis, compared: Sequence[Comparison]) -> str:
     clear = [c for c in compared if c.verdict != "no clear difference"]
     against = 0
     for c in clear:
-        cells = [cell for cell in made.row(_place(c)) if cell.pretext in (c.name, c.reference)]
+        cells = [cell for cell in made.row(c.place) if cell.pretext in (c.name, c.reference)]
         wers = {cell.pretext: cell.wer for cell in cells}
         wer, other = wers.get(c.name), wers.get(c.reference)
         against += wer is not None and other is not None and (wer - other) * c.difference < 0
@@ -146,17 +149,12 @@ def _tasks(made: Analysis) -> Paragraph:
 def _example(made: Analysis, comparison: Comparison) -> str:
     """The largest clear difference of a task, in figures over the seeds that were compared."""
     change = "lower" if comparison.difference < 0 else "higher"
-    cell = made.cells[_place(comparison), comparison.name]
+    cell = made.cells[comparison.place, comparison.name]
     where = f"{comparison.corpus}, {comparison.decoder}, {wording.labels_of(cell.labels, comparison.fraction)} labels"
     return (
         f"its largest clear difference is a CER {number(abs(comparison.difference))} percentage points {change} "
         f"({where}, {comparison.protocol})"
     )
-
-
-def _place(comparison: Comparison) -> Place:
-    assert comparison.decoder is not None
-    return Place(comparison.corpus, comparison.protocol, comparison.decoder, comparison.fraction)
 
 
 def _decoders(made: Analysis) -> Paragraph:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from grid_on_disk import write_grid
 
-from htr_ray.report.analysis import NONE, Place, analyse
+from htr_ray.report.analysis import analyse
+from htr_ray.report.cells import NONE, Place
 from htr_ray.report.results import GridResults, TrialResult
+from htr_ray.report.statistics import bootstrap_sums, interval
 from htr_ray.sweep.results import load_grid
 
 PLACE = Place("wills", "semi_supervised", "ctc", 1.0)
@@ -190,3 +192,31 @@ def test_figures_stand_without_readings() -> None:
     assert made.cells[PLACE, "flip"].cer_interval is None
     assert made.comparisons == []
     assert [s.equal.kind for s in made.savings] == ["more"]
+
+
+def test_lines_are_drawn_once_for_all_intervals_of_a_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So the interval of a difference is of the very lines on which the figures of the table rest."""
+    drawn = []
+
+    def counted(values: Any, clusters: Any = None) -> Any:
+        drawn.append("lines" if clusters is None else "writers")
+        return bootstrap_sums(values, clusters)
+
+    monkeypatch.setattr("htr_ray.report.statistics.bootstrap_sums", counted)
+    writers = {f"line{n:03d}": f"w{n % 4}" for n in range(60)}
+    made = analyse(load_grid(write_grid(tmp_path, "decoders=[ctc,transformer]", lines=60)), {"wills": writers})
+    assert len(made.comparisons) > 8
+    assert drawn == ["lines", "writers"]
+    for comparison in (c for c in made.comparisons if c.kind == "pretext"):
+        a, b = (made.cells[comparison.place, name].cer_samples for name in (comparison.name, comparison.reference))
+        assert a is not None and b is not None
+        expected = interval(a - b)
+        assert (comparison.interval.low, comparison.interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_seed_without_any_difference_agrees_with_none() -> None:
+    """The same number of errors is a difference of exactly 0, however they lie over the lines."""
+    turned = POOR[:3] + ["abcdefghij"] + ["abcdefXXXX"] + POOR[5:]
+    trials = [trial(NONE, seed, POOR, TRUTHS) for seed in (0, 1)]
+    (found,) = analyse(grid(*trials, trial("flip", 0, turned, TRUTHS), trial("flip", 1, GOOD, TRUTHS)), {}).comparisons
+    assert (found.seeds, found.seeds_agreeing) == (2, 1)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htr_ray.report.analysis import NONE, Analysis, analyse
+from htr_ray.report.analysis import Analysis, analyse
+from htr_ray.report.cells import NONE
 from htr_ray.report.results import GridResults, TrialResult
 from htr_ray.report.words import summary
 from htr_ray.train.metrics import count_errors
