@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 import yaml
 from test_compose import ENVIRONMENT, interpolate
 
@@ -34,7 +35,11 @@ def mlflow_options(words: list[str]) -> dict[str, Any]:
     from mlflow.cli import server
 
     assert words[:2] == ["mlflow", "server"]
-    return parse(server, words[2:])
+    options = parse(server, words[2:])
+    # MLflow passes these on unread.
+    patience = parse(uvicorn.main, [*shlex.split(options["uvicorn_opts"]), "app"])
+    assert patience["timeout_worker_healthcheck"] >= 60, "a busy machine needs long to start a worker"
+    return options
 
 
 def ray_start_options(words: list[str]) -> dict[str, Any]:
