@@ -196,7 +196,7 @@ class FinetuneSettings(StageSettings):
         "(protocol frozen: always all).",
     )
     sample_lines: Annotated[int, Field(ge=0)] = Field(
-        20, description="Test lines with truth and reading kept with every trial."
+        20, description="Test lines on the picture of every trial, with truth and reading; 0: no picture."
     )
 
 
@@ -234,7 +234,7 @@ class GridSettings(Settings):
     name: str = Field(
         "sample",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Names the MLflow experiment's parent run and the folder under storage.",
+        description="Names the folder under storage, and the MLflow experiment and its parent run.",
     )
     corpora: Annotated[list[str], Axis] = Field(
         default_factory=lambda: ["sample"],
