@@ -20,7 +20,12 @@ from htr_ray.track.ending import Ending
 from htr_ray.track.tracker import Tracker
 from htr_ray.train.job import MODEL, RESULT
 
-NOT_METRICS = {"epoch", "epoch_end", "progress", "seconds", "finished"}
+# Of an epoch's report and of a result: what is no measurement, or is a parameter, a tag or in the description.
+NOT_METRICS = {
+    *("epoch", "epoch_end", "progress", "seconds", "finished", "best"),
+    *("label_fraction", "epochs", "best_epoch"),
+}
+SIZE = ("parameters", "gflops")  # of the network: the same in all runs of a recipe, so tags rather than curves
 TUNE_METRICS = {
     "timestamp",
     "time_this_iter_s",
@@ -114,7 +119,8 @@ def ending(trial: Trial) -> Ending:
     result = read_result(trial)
     shelf = trial_files(trial, result)
     return Ending(
-        metrics=_numbers(result),
+        metrics={name: value for name, value in epoch_metrics(result).items() if name not in SIZE},
+        tags={name: f"{result[name]:.10g}" for name in SIZE if result.get(name) is not None},
         history=[(int(epoch["epoch"]), epoch_metrics(epoch)) for epoch in result.get("history") or []],
         files=shelf.files,
         model_dir=storage.join(trial.job.folder, MODEL),
@@ -124,7 +130,7 @@ def ending(trial: Trial) -> Ending:
 
 
 def epoch_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of an epoch that MLflow draws; what begins with ``system/`` on a page of its own."""
+    """The figures of an epoch (or a result) that MLflow draws; what begins with ``system/`` on a page of its own."""
     return {name: value for name, value in _numbers(report).items() if name not in NOT_METRICS | TUNE_METRICS}
 
 

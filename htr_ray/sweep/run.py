@@ -53,7 +53,8 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     """Run (or continue) a grid and return its rows; with ``dry_run``, only print the plan.
 
     Finished trials are skipped, interrupted ones continued from their checkpoint. Raises
-    UserError for what the user can cure, before anything has started.
+    UserError for what the user can cure, before anything has started, and KeyboardInterrupt when
+    Ctrl-C ended it with trials left, once what there is has been shown and logged.
     """
     console = console or Console()
     began = time.monotonic()
@@ -72,13 +73,15 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
         console.print(planning.table(settings, trials, done, cpus, gpus, estimate))
         if dry_run:
             return {"trials": len(trials), "finished": len(done), "estimated_seconds": estimate}
-        failed = _search(settings, trials, done, gpus, folder, console)
+        failed, interrupted = _search(settings, trials, done, gpus, folder, console)
     results = finished(trials)
     rows = summary.rows(trials, results, failed)
     seconds = time.monotonic() - began
     console.print(summary.tables(settings.name, rows, seconds))
     for left_out in summary.left_out_lines(trials, results):
         console.print(f"[yellow]Note:[/] {escape(left_out)}", soft_wrap=True)
+    if interrupted:
+        raise KeyboardInterrupt
     return {
         "name": settings.name,
         "folder": folder,
@@ -138,8 +141,8 @@ def _search(
     gpus: float,
     folder: str,
     console: Console,
-) -> dict[str, str]:
-    """The Tune run itself; returns the failures by key."""
+) -> tuple[dict[str, str], bool]:
+    """The Tune run itself; returns the failures by key, and whether it was interrupted."""
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
     log = GridLog(settings, console)
     recorder = log.recorder
@@ -168,8 +171,8 @@ def _search(
             if not interrupted:
                 files = make_report(settings, folder, searcher.failed, console)
         finally:
-            log.finish(summary.rows(trials, finished(trials), searcher.failed), files)
-    return searcher.failed
+            log.finish(summary.rows(trials, finished(trials), searcher.failed), files, interrupted=interrupted)
+    return searcher.failed, interrupted
 
 
 def _tune(

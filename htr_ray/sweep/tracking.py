@@ -27,7 +27,7 @@ from htr_ray.sweep.results import load_grid, write_failures
 from htr_ray.track.background import first_line
 from htr_ray.track.connect import GRID_TAG, find_experiment, resolve_uri
 from htr_ray.track.environment import command, environment, environment_digest, requirements
-from htr_ray.track.files import folder_of
+from htr_ray.track.files import File, folder_of
 from htr_ray.track.runs import find_run
 from htr_ray.track.tracker import Tracker
 
@@ -56,8 +56,11 @@ class GridLog:
         )
         self.recorder = Recorder(self._tracker, settings, {"htr_ray.environment": name})
 
-    def finish(self, rows: list[dict[str, Any]], files: Mapping[str, bytes]) -> None:
-        """Log summary and ``files``, register the best models, wait until all is logged, and say what was not."""
+    def finish(self, rows: list[dict[str, Any]], files: Mapping[str, bytes], *, interrupted: bool) -> None:
+        """Log summary and ``files``, register the best models, wait until all is logged, and say what was not.
+
+        An ``interrupted`` grid registers nothing: the best of some trials is not the best of the grid.
+        """
         settings, tracker, console = self._settings, self._tracker, self._console
         try:
             corpora = {corpus_name(uri): Corpus.open(uri) for uri in settings.corpora}
@@ -65,13 +68,10 @@ class GridLog:
         except UserError as error:  # a corpus that went away meanwhile must not keep the results from MLflow
             logger.warning("the note on how to make the grid again is missing: %s", error)
             closing = ""
-        tracker.finish_grid(summary.markdown(settings.name, rows), {"summary.csv": summary.csv(rows), **files}, closing)
-        for corpus in map(corpus_name, settings.corpora):
-            best = summary.ranking(rows, corpus)
-            for register, row in zip((tracker.register_champion, tracker.register_challenger), best, strict=False):
-                register(corpus, row["key"])
-            for row in summary.encoders(rows, corpus):
-                tracker.register_encoder(corpus, row["pretext"], row["key"])
+        stored: dict[str, File] = {"summary.csv": summary.csv(rows), **files}
+        tracker.finish_grid(summary.markdown(settings.name, rows), stored, closing, interrupted=interrupted)
+        if not interrupted:
+            self._register(rows)
         if tracker.waiting > MANY_WAITING:
             console.print(f"Logging to MLflow: {tracker.waiting} entries are left ...")
         lost = tracker.close()
@@ -82,6 +82,15 @@ class GridLog:
         if lost:
             console.print("The same command again logs what is missing.")
         console.print(f"Browse the runs: [bold]{tracker.experiment_url_hint}[/]", soft_wrap=True)
+
+    def _register(self, rows: list[dict[str, Any]]) -> None:
+        tracker = self._tracker
+        for corpus in map(corpus_name, self._settings.corpora):
+            best = summary.ranking(rows, corpus)
+            for register, row in zip((tracker.register_champion, tracker.register_challenger), best, strict=False):
+                register(corpus, row["key"])
+            for row in summary.encoders(rows, corpus):
+                tracker.register_encoder(corpus, row["pretext"], row["key"])
 
 
 def place_of(settings: GridSettings, folder: str) -> tuple[str, str, Path]:
@@ -129,8 +138,8 @@ def attach(settings: GridSettings, folder: str, files: Mapping[str, bytes]) -> s
         run = find_run(place, GRID_TAG, settings.name)
         if run is None:
             return None
-        with folder_of(files) as folder:
-            place.client.log_artifacts(run.info.run_id, str(folder))
+        with folder_of(files) as local:
+            place.client.log_artifacts(run.info.run_id, str(local))
     except Exception as error:  # MLflow's, a database's, an object store's: all mean the same to the user
         why = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"tracking_uri = {redacted(place.uri)}: the files could not be stored ({why})") from error

@@ -97,6 +97,13 @@ class Background:
             self._now.extend(self._later)
             self._later.clear()
 
+    def drop_later(self) -> int:
+        """Forget what waits for later; returns how many pieces that were."""
+        with self._news:
+            dropped = len(self._later)
+            self._later.clear()
+            return dropped
+
     @property
     def waiting(self) -> int:
         """How many pieces of work are queued."""

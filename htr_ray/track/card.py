@@ -164,7 +164,7 @@ def _labels(facts: Facts) -> str:
 
 
 def _size(facts: Facts) -> list[str]:
-    parameters, gflops = _number(facts.metrics, "parameters"), _number(facts.metrics, "gflops")
+    parameters, gflops = _number(facts.result, "parameters"), _number(facts.result, "gflops")
     told = [f"{parameters / 1e6:.1f} million parameters"] if parameters else []
     return told + ([f"{gflops:.1f} GFLOP for a line four times as wide as high"] if gflops else [])
 

@@ -16,6 +16,8 @@ class Ending:
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its results, logged at the last epoch's step."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Facts of the trial that are known at its end only, for MLflow's columns and search."""
     history: Sequence[tuple[int, Mapping[str, float]]] = ()
     """Metrics by epoch; what MLflow has of them already is not logged again."""
     files: Mapping[str, File] = field(default_factory=dict)

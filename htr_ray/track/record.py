@@ -39,7 +39,7 @@ ERROR_TAG = "htr_ray.error"
 WEIGHTS_TAG = "htr_ray.weights"  # fingerprint of a model's files
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
 RECORDED_TAG = "htr_ray.recorded"  # on a trial of which MLflow has all that this version logs
-RECORDED = "2"  # raise it when finished trials get something new, then the next run of a grid adds it to old ones
+RECORDED = "3"  # raise it when finished trials get something new, then the next run of a grid adds it to old ones
 ENCODER_TAG = "htr_ray.encoder"  # with .trial, .run, .model: where a fine-tuning started from
 
 PARAMS_PER_CALL = 100  # MLflow's limit of log_batch
@@ -245,6 +245,10 @@ class Record:
         }
         self._log_metrics(trial, new, trial.last_step, now, model_id=trial.model_id)
 
+    def log_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Put tags on a trial's run."""
+        self._client.log_batch(self._trial(key).run_id, tags=_run_tags(tags))
+
     def describe(self, key: str, note: str) -> None:
         """Write the run's description, and where its encoder comes from; what a person wrote there is kept."""
         trial = self._trial(key)
@@ -276,14 +280,14 @@ class Record:
         with folder_of(files) as folder:
             self._client.log_artifacts(self._grid(), str(folder))
 
-    def end_grid(self, summary: str, now: int, closing: str = "") -> None:
+    def end_grid(self, summary: str, now: int, closing: str = "", status: str = "FINISHED") -> None:
         """End the grid's run, described by ``summary`` and ``closing`` (Markdown); a long summary is cut."""
         parent = self._grid()
         room = TAG_LIMIT - len(closing)
         if len(summary) > room:
             summary = summary[: max(room - 40, 0)].rpartition("\n")[0] + "\n\n(all of it: summary.md)\n"
         self._client.set_tag(parent, NOTE_TAG, (summary + closing)[:TAG_LIMIT])
-        self._client.set_terminated(parent, status="FINISHED", end_time=now)
+        self._client.set_terminated(parent, status=status, end_time=now)
         self._parent_open = False
 
     def register_champion(self, corpus: str, key: str) -> None:

@@ -189,16 +189,25 @@ class Tracker:
         """Upload files to the grid's run."""
         self._submit("grid: files", self._record.log_grid_files, dict(files))
 
-    def finish_grid(self, summary_markdown: str, files: Mapping[str, File], closing: str = "") -> None:
-        """Log the grid's summary and files, and end its run.
+    def finish_grid(
+        self, summary_markdown: str, files: Mapping[str, File], closing: str = "", *, interrupted: bool = False
+    ) -> None:
+        """Log the grid's summary and files, and end its run: FINISHED, or KILLED if it was ``interrupted``.
 
+        Whoever interrupts does not wait for what earlier runs left undone either: the next run does it anyway.
         Summary and ``closing`` (Markdown) become the run's description; where they are too long for MLflow, the
         summary is cut.
         """
         now = _now_ms()
-        self._background.no_more_later()
+        if not interrupted:
+            self._background.no_more_later()
+        elif dropped := self._background.drop_later():
+            log.warning(
+                "interrupted: %d MLflow entries about trials of earlier runs are left for the next run", dropped
+            )
         self._submit("grid: files", self._record.log_grid_files, {"summary.md": summary_markdown + closing, **files})
-        self._submit("grid: end", self._record.end_grid, summary_markdown, now, closing)
+        status = "KILLED" if interrupted else "FINISHED"
+        self._submit("grid: end", self._record.end_grid, summary_markdown, now, closing, status)
 
     def register_champion(self, corpus: str, key: str) -> None:
         """Register the trial's model as the best of this grid: ``models:/htr-ray-<corpus>@champion``.
@@ -258,6 +267,8 @@ class Tracker:
 
         def results() -> None:
             record.log_results(key, dict(ending.get().metrics), now)
+            if ending.get().tags:
+                record.log_tags(key, ending.get().tags)
             if ending.get().note:
                 record.describe(key, ending.get().note)
 

@@ -212,8 +212,7 @@ def test_a_lost_mlflow_is_written_again_without_training(first: dict[str, Any], 
     for run in again:
         old = before[run.data.tags["htr_ray.trial"]]
         assert run.info.status == "FINISHED" and run.data.params == old.data.params
-        # Reports of a running trial also tell the best score so far.
-        assert run.data.metrics == {k: v for k, v in old.data.metrics.items() if k != "best"}
+        assert run.data.metrics == old.data.metrics
         for name in run.data.metrics:
             one, two = (
                 sorted((p.step, p.value) for p in which.get_metric_history(found.info.run_id, name))
@@ -336,6 +335,34 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
     assert run.info.status == "FINISHED"
     steps = [point.step for point in place.client.get_metric_history(run.info.run_id, "train_loss")]
     assert sorted(steps) == [0, 1, 2, 3, 4]
+
+
+def test_a_grid_that_is_interrupted_says_so_and_registers_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = ["name=stopped", "pretexts=[none]", "decoders=[ctc]", "label_fractions=[0.5,1.0]", "max_concurrent=1"]
+    original = Board.ended
+
+    def stop(self: Board, key: str, failure: str | None) -> None:
+        original(self, key, failure)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def versions() -> int:
+        return len(place.client.search_model_versions("name = 'htr-ray-sample'"))
+
+    before = versions()
+    with monkeypatch.context() as patched:
+        patched.setattr(Board, "ended", stop)
+        assert main(lambda: place.run(*axes), argparse.Namespace(json=None)) == 130
+    assert "interrupted; run the same command again to continue" in capsys.readouterr().err
+    assert "test CER / WER in percent" in place.said, "what there is is shown"
+    parent, nested = place.runs("stopped")
+    assert parent.info.status == "KILLED" and versions() == before
+    assert "FINISHED" in {run.info.status for run in nested}, "the first trial had ended"
+    assert place.run(*axes)["failed"] == {}
+    parent, nested = place.runs("stopped")
+    assert {run.info.status for run in [parent, *nested]} == {"FINISHED"} and len(nested) == 2
+    assert versions() > before
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ class Work:
 @given(st.lists(st.integers(0, 3), max_size=12), st.booleans())
 def test_everything_is_done_once_and_in_order(failures: list[int], well: bool) -> None:
     done: list[int] = []
-    background = Background(passing, lambda: well, QUICK)
+    # Repeated at once, but for as long as a busy machine needs.
+    background = Background(passing, lambda: well, Patience(first_delay=0.001, longest_delay=0.004, closing=60.0))
     for number, count in enumerate(failures):
         background.submit(str(number), Work(number, count, done))
     assert background.close() == []
@@ -53,6 +54,24 @@ def test_submitting_does_not_wait() -> None:
     gate.set()
     assert background.close() == []
     assert opened == [True] * 1000
+
+
+def test_what_waits_for_later_can_be_dropped() -> None:
+    gate, begun, done = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        begun.set()
+        gate.wait(60)
+
+    background = Background(passing, lambda: True, QUICK)
+    background.submit("first", first)
+    assert begun.wait(60)
+    for number in range(5):
+        background.submit("later", Work(number, 0, done), later=True)
+    background.submit("now", Work(9, 0, done))
+    assert background.drop_later() == 5
+    gate.set()
+    assert background.close() == [] and done == [9]
 
 
 def test_outage_of_any_length_is_waited_for() -> None:

@@ -19,8 +19,6 @@ METRICS = {
     "test_cer": 12.34,
     "test_wer": 54.4,
     "lines": 471.0,
-    "parameters": 44.3e6,
-    "gflops": 20.2,
 }
 
 
@@ -52,6 +50,7 @@ def facts(**changes: Any) -> Facts:
         "key": "finetune/dhsd/semi_supervised/ctc/0.1/flip/seed0",
         "params": ROW,
         "metrics": METRICS,
+        "result": {"parameters": 44_300_000, "gflops": 20.2},
         "rows": [{**ROW, "test_cer": 12.34}, {**ROW, "pretext": "none", "test_cer": 20.0}],
     }
     return Facts(**{**fields, **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,36 @@ def test_a_trial_goes_on_with_more_workers_in_the_same_run(database: str, tmp_pa
     state = state_of(database, tmp_path)
     assert state["params"]["finetune.workers"] == "1"  # MLflow's parameters never change
     assert state["points"]["val_cer"] == [(1, 1.0), (4, 1.0)]
+
+
+def test_an_interrupted_grid_is_killed_and_leaves_old_trials_for_the_next_run(
+    database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def busy() -> Ending:
+        begun.set()
+        assert go_on.wait(60)
+        return ending()
+
+    with track(database, "sweep", tmp_path) as tracker:
+        tracker.start_trial("new", "new", {}, {})
+        tracker.end_trial("new", busy)
+        assert begun.wait(60)
+        tracker.catch_up("old", "old", {}, {}, ending, seconds=lambda: 1.0)
+        tracker.finish_grid("some of it", {}, interrupted=True)
+        go_on.set()
+        assert tracker.close() == []
+    assert "are left for the next run" in caplog.text
+    runs = runs_of(database, "sweep")
+    assert set(runs) == {"", "new"} and runs["new"].info.status == "FINISHED"
+    assert runs[""].info.status == "KILLED" and runs[""].data.tags["mlflow.note.content"] == "some of it"
+    with track(database, "sweep", tmp_path) as tracker:
+        tracker.catch_up("old", "old", {}, {}, ending, seconds=lambda: 1.0)
+        tracker.finish_grid("all of it", {})
+        assert tracker.close() == []
+    runs = runs_of(database, "sweep")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"} and set(runs) == {"", "new", "old"}
 
 
 def test_a_long_summary_leaves_room_for_how_to_make_it_again(database: str, tmp_path: Path) -> None:
