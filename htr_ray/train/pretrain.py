@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from htr_ray.train.fit import EvalBatches, Learner, fit, sampled
 from htr_ray.train.job import MODEL, PREVIEW, RESULT, Job
 from htr_ray.train.preview import preview
 from htr_ray.train.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class PretextModule(nn.Module):
@@ -152,8 +155,12 @@ def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
             save_encoder(Path(local), module.encoder, {"pretext": job.pretext, "corpus": job.corpus, "seed": job.seed})
             storage.upload_dir(Path(local), storage.join(job.folder, MODEL))
-        shown = preview(Corpus.open(job.corpus), data.validation_recipe, module, pretext, worker.device)
-        storage.write_json(storage.join(job.folder, PREVIEW), shown)
+        try:
+            shown = preview(Corpus.open(job.corpus), data.validation_recipe, module, pretext, worker.device)
+            storage.write_json(storage.join(job.folder, PREVIEW), shown)
+        except Exception as error:  # hours of training stand without a picture of some lines
+            told = "%s: the preview of the pretext task could not be made, the encoder is complete without it (%s: %s)"
+            logger.warning(told, job.folder, type(error).__name__, error)
         storage.write_json(storage.join(job.folder, RESULT), result)
         checkpoint.clear(job.folder)
     return result

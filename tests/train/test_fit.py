@@ -101,6 +101,20 @@ def test_few_labels(sample_corpus: str, tmp_path: Path) -> None:
     assert result["label_fraction"] == 0.1
 
 
+def test_a_preview_that_fails_costs_no_result(
+    sample_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("htr_ray.train.pretrain.preview", broken)
+    job = pretraining(sample_corpus, tmp_path, "pretrain.max_epochs=1", pretext="flip")
+    run_here(job, into([]))
+    assert storage.read_json(storage.join(job.folder, "result.json"))["epochs"] == 1
+    assert not storage.exists(storage.join(job.folder, "preview.json"))
+    assert "could not be made, the encoder is complete without it (RuntimeError: out of memory)" in caplog.text
+
+
 @pytest.mark.parametrize("pretext", ["rotation", "sorting"])
 def test_pretrain(sample_corpus: str, tmp_path: Path, pretext: str) -> None:
     reports: list[dict[str, Any]] = []
