@@ -50,8 +50,7 @@ if __name__ == "__main__":
         written = {path: storage.join(output, path.removeprefix(f"{FOLDER}/")) for path in files}
         for path, content in files.items():
             storage.write_bytes(written[path], content)
-        states = {state: sum(trial.state == state for trial in grid.trials) for state in ("done", "failed", "missing")}
-        told = ", ".join(f"{number} {state}" for state, number in states.items() if number) or "no trials"
+        told = ", ".join(f"{number} {state}" for state, number in grid.states.items() if number) or "no trials"
         print(f"Report of the grid {grid.name} ({told}): {written[PAGE]}")
         print(f"In Markdown and as CSV beside it, {len(files)} files in all.")
         logged = None if asked.no_mlflow else log(read_settings(folder), folder, files)
@@ -59,7 +58,7 @@ if __name__ == "__main__":
             "name": grid.name,
             "page": written[PAGE],
             "files": sorted(written.values()),
-            "trials": states,
+            "trials": grid.states,
             "mlflow_run": logged,
         }
 

@@ -6,7 +6,7 @@ from htr_ray.report import drawings, facts, tables, words
 from htr_ray.report.analysis import Analysis
 from htr_ray.report.document import Block, Bullets, Code, Document, Paragraph, Section
 from htr_ray.report.examples import error_examples
-from htr_ray.report.wording import redacted
+from htr_ray.storage import redacted
 
 SUMMARY = "summary"
 

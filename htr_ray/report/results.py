@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 State = Literal["done", "failed", "missing"]
 
@@ -36,14 +36,19 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class GridResults:
-    """A grid: its settings, every trial it asked for, the corpora's facts."""
+    """A grid: its settings, its trials, the corpora's facts."""
 
     name: str
     settings: dict[str, Any]
     """``grid.json``."""
     trials: list[TrialResult]
-    """In the order of the grid: pre-trainings first."""
+    """In the order of the grid, pre-trainings first; behind them finished ones of earlier runs with other settings."""
     corpora: dict[str, dict[str, Any]]
     """By name: ``corpus.json`` and ``uri``; only ``uri`` where the corpus is not there any more."""
     notes: list[str] = field(default_factory=list)
     """What could not be read, for people."""
+
+    @property
+    def states(self) -> dict[State, int]:
+        """How many trials are done, failed and missing, in this order."""
+        return {state: sum(trial.state == state for trial in self.trials) for state in get_args(State)}

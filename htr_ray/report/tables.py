@@ -13,6 +13,7 @@ from htr_ray.report.means import mean
 from htr_ray.report.savings import Saving
 from htr_ray.report.wording import anchor, count, number
 from htr_ray.report.words import state_of
+from htr_ray.storage import redacted
 
 _MANY = 12  # rows of a table that is shown on demand when it is longer
 LOWER, HIGHER = "▼", "▲"
@@ -342,7 +343,7 @@ def unfinished_table(made: Analysis) -> Table | None:
 
 
 def _reason(failure: str | None) -> str:
-    return wording.redacted(failure) if failure else "not run yet, or interrupted; the same command continues the grid"
+    return redacted(failure) if failure else "not run yet, or interrupted; the same command continues the grid"
 
 
 def _labels(cells: Iterable[Cell]) -> float | None:

@@ -53,14 +53,14 @@ def _run(made: Analysis) -> str:
     names = {"pretrain": "pre-training", "finetune": "fine-tuning"}
     told = listed([many(len(found), names[stage]) for stage, found in stages if found]) or "nothing"
     corpora = listed(made.corpora)
-    text = f"The grid {made.grid.name} asks for {told} on {many(len(made.corpora), 'corpus', 'corpora')} ({corpora})"
+    text = f"The grid {made.grid.name} has {told} on {many(len(made.corpora), 'corpus', 'corpora')} ({corpora})"
     text += f", with {many(len(made.seeds), 'seed')}." if made.seeds else "."
     left = made.unfinished
     if not left:
         return f"{text} All are finished." if trials else text
-    states = [(state, [t for t in left if t.state == state]) for state in ("failed", "missing")]
-    told = listed([f"{len(found):,} {state}" for state, found in states if found])
-    finished = len(trials) - len(left)
+    states = made.grid.states
+    finished = states.pop("done")
+    told = listed([f"{found:,} {state}" for state, found in states.items() if found])
     text += f" Of these {len(trials):,} trials {finished:,} {_are(finished)} finished ({told}): "
     shown = [f"{trial.key} ({trial.state})" for trial in sorted(left, key=lambda trial: trial.state)[:_SHOWN]]
     more = f" and {len(left) - _SHOWN:,} more, listed below" if len(left) > _SHOWN else ""

@@ -200,3 +200,10 @@ def test_nothing_is_said_to_beat_labels_that_it_was_not_tested_against() -> None
     assert "flip with 100 labels reads about as the 1,000 labels from scratch do that were measured at most, or" in text
     assert "to more than 1,000)" in text
     assert "reads as more labels" not in text
+
+
+def test_what_was_run_counts_all_trials() -> None:
+    """Also those of earlier runs, which the settings do not ask for any more."""
+    assert "The grid g has 1 pre-training and 2 fine-tunings on 1 corpus" in told(
+        pretraining("flip"), finetuning(NONE, 0.3), finetuning("flip", 0.3)
+    )
