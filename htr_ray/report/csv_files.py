@@ -6,25 +6,59 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from htr_ray.report.analysis import Analysis
+from htr_ray.report.comparisons import Comparison, with_none
 from htr_ray.report.statistics import Interval, Labels
 
 _PLACE = ["corpus", "protocol", "decoder", "label_fraction", "pretext"]
+_COSTS = ["pretrain_minutes", "finetune_minutes", "gpu_hours", "parameters", "gflops"]
+_FIGURES = [
+    "test_cer",
+    "test_wer",
+    "test_gcer",
+    "val_cer",
+    "val_wer",
+    "val_accuracy",
+    "chance",
+    "lines",
+    "test_lines",
+    "epochs",
+    "best_epoch",
+    "minutes",
+    "stopped",
+    "lines_per_second",
+    "parameters",
+    "gflops",
+]
+# Scripts rely on the names, also where a grid has no rows.
+_CELLS = [
+    *_PLACE,
+    *["labels", "seeds_done", "seeds_failed", "seeds_missing"],
+    *["test_cer", "test_cer_low", "test_cer_high", "test_cer_by_writer_low", "test_cer_by_writer_high"],
+    *["test_wer", "test_wer_low", "test_wer_high", "val_cer", "lowest_of_row"],
+    *["difference_to_none", "difference_to_none_low", "difference_to_none_high", "p", "p_corrected", "verdict"],
+    *["equals_labels_from_scratch", "equals_labels_low", "equals_labels_high"],
+    *_COSTS,
+]
+_TRIALS = ["key", "stage", *_PLACE, "seed", "state", *_FIGURES, "gpus", "failure"]
+_COMPARISONS = [field.name for field in fields(Comparison) if field.name != "interval"]
+_COMPARISONS += ["difference_low", "difference_high", "verdict"]
 
 
 def cells_csv(made: Analysis) -> bytes:
     """One row per cell: means over seeds, intervals, the comparison with none, labels saved, cost."""
     costs = {(cost.place, cost.pretext): cost for cost in made.costs}
     savings = {(saving.place, saving.pretext): saving for saving in made.savings}
+    compared = with_none(made.comparisons)
     rows = []
-    for (place, pretext), cell in made.cells.items():
-        comparison = made.comparison(place, pretext)
-        cost, saving = costs.get((place, pretext)), savings.get((place, pretext))
+    for key, cell in made.cells.items():
+        comparison, cost, saving = compared.get(key), costs.get(key), savings.get(key)
         rows.append(
             {
-                **dict(zip(_PLACE, [*place, pretext], strict=True)),
+                **dict(zip(_PLACE, [*cell.place, cell.pretext], strict=True)),
                 "labels": cell.labels,
                 "seeds_done": len(cell.done),
                 "seeds_failed": len(cell.failed),
@@ -44,54 +78,44 @@ def cells_csv(made: Analysis) -> bytes:
                 "equals_labels_from_scratch": saving and _labels(saving.equal),
                 "equals_labels_low": saving and _labels(saving.low),
                 "equals_labels_high": saving and _labels(saving.high),
-                "pretrain_minutes": cost and cost.pretrain_minutes,
-                "finetune_minutes": cost and cost.finetune_minutes,
-                "gpu_hours": cost and cost.gpu_hours,
-                "parameters": cost and cost.parameters,
-                "gflops": cost and cost.gflops,
+                **{name: getattr(cost, name, None) for name in _COSTS},
             }
         )
-    return _csv(rows)
+    return _csv(_CELLS, rows)
 
 
 def trials_csv(made: Analysis) -> bytes:
     """One row per trial, pre-trainings included."""
-    figures = [
-        "test_cer",
-        "test_wer",
-        "test_gcer",
-        "val_cer",
-        "val_wer",
-        "val_accuracy",
-        "chance",
-        "lines",
-        "test_lines",
-    ]
-    figures += ["epochs", "best_epoch", "minutes", "stopped", "lines_per_second", "parameters", "gflops"]
     return _csv(
-        {
-            "key": trial.key,
-            "stage": trial.stage,
-            **dict(zip(_PLACE, _coordinates(trial), strict=True)),
-            "seed": trial.seed,
-            "state": trial.state,
-            **{name: trial.result.get(name) for name in figures},
-            "gpus": trial.gpus,
-            "failure": trial.failure,
-        }
-        for trial in made.grid.trials
+        _TRIALS,
+        (
+            {
+                "key": trial.key,
+                "stage": trial.stage,
+                **dict(zip(_PLACE, _coordinates(trial), strict=True)),
+                "seed": trial.seed,
+                "state": trial.state,
+                **{name: trial.result.get(name) for name in _FIGURES},
+                "gpus": trial.gpus,
+                "failure": trial.failure,
+            }
+            for trial in made.grid.trials
+        ),
     )
 
 
 def comparisons_csv(made: Analysis) -> bytes:
     """One row per test."""
     return _csv(
-        {
-            **{key: value for key, value in vars(comparison).items() if key != "interval"},
-            **_ends("difference", comparison.interval),
-            "verdict": comparison.verdict,
-        }
-        for comparison in made.comparisons
+        _COMPARISONS,
+        (
+            {
+                **{key: value for key, value in vars(comparison).items() if key != "interval"},
+                **_ends("difference", comparison.interval),
+                "verdict": comparison.verdict,
+            }
+            for comparison in made.comparisons
+        ),
     )
 
 
@@ -108,14 +132,12 @@ def _labels(labels: Labels) -> str:
     return f"{sign}{labels.labels:.0f}"
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """RFC 4180, UTF-8; what is not known is empty."""
-    found: Sequence[Mapping[str, Any]] = list(rows)
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """RFC 4180, UTF-8, the names of ``columns`` above (also of no rows); what is not known is empty."""
     sink = io.StringIO(newline="")
-    if found:
-        writer = csv.DictWriter(sink, list(found[0]))
-        writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in row.items()} for row in found)
+    writer = csv.DictWriter(sink, columns)
+    writer.writeheader()
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
     return sink.getvalue().encode()
 
 

@@ -74,9 +74,14 @@ class Entry:
         told = f"CER {self.cer:.0f} %, {edits}"
         if isinstance(confidence, int | float):
             told += f", confidence {100 * confidence:.0f} %"
-            if self.line["truth"] and self.line["reading"] and self.cer >= _FAR and confidence >= _SURE:
-                told += "; is the truth right?"
-        return told
+        return f"{told}; is the truth right?" if self.doubtful else told
+
+    @property
+    def doubtful(self) -> bool:
+        """Read as something else, but surely: the transcription may be wrong."""
+        confidence = self.line.get("confidence")
+        sure = isinstance(confidence, int | float) and confidence >= _SURE
+        return bool(sure and self.line["truth"] and self.line["reading"] and self.cer >= _FAR)
 
 
 def kind_of(truth: str, read: str) -> Kind:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
 
 import htr_ray
-from htr_ray.report import wording
 from htr_ray.report.analysis import Analysis
 from htr_ray.report.document import Table, Value
+from htr_ray.report.entries import Entry, Reading
 from htr_ray.report.results import GridResults
 from htr_ray.report.wording import anchor, count, many
+from htr_ray.storage import redacted
 
 _PACKAGES = ("torch", "ray", "numpy", "scipy", "mlflow")
+_NAMED = 10
+"""Ids of lines that are written out."""
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def corpus_tables(made: Analysis) -> list[Table]:
     """What ``corpus.json`` says, one table per corpus."""
-    return [_corpus(name, made.grid.corpora.get(name, {})) for name in made.corpora]
+    tables = []
+    for name in made.corpora:
+        best = made.champions.get(name)
+        tables.append(_corpus(name, made.grid.corpora.get(name, {}), (best.readings if best else None) or []))
+    return tables
 
 
-def _corpus(name: str, info: Mapping[str, Any]) -> Table:
+def _corpus(name: str, info: Mapping[str, Any], readings: Sequence[Reading]) -> Table:
     rows: list[tuple[str, str]] = []
     for split, title in _SPLITS.items():
         counts = (info.get("counts") or {}).get(split)
@@ -44,15 +51,27 @@ def _corpus(name: str, info: Mapping[str, Any]) -> Table:
         rows.append(("splits", "the source's own" if split_by == "official" else f"no {split_by} is on two sides"))
     rows.append(("licence", info.get("licence") or "not recorded"))
     rows.append(("citation", info.get("citation") or "not recorded"))
-    rows.append(("source", wording.redacted(info.get("source") or "not recorded")))
+    rows.append(("source", redacted(info.get("source") or "not recorded")))
     aside = info.get("set_aside") or {}
     told = "; ".join(f"{reason}: {count(number)}" for reason, number in aside.items()) or "none"
     rows.append(("set aside when it was prepared", told if info.get("counts") else "not known"))
     rows += [("note", str(warning)) for warning in info.get("warnings") or []]
+    doubtful = [str(line["id"]) for line in readings if Entry(line).doubtful]
+    if doubtful:
+        rows.append(("transcriptions to look at", _to_look_at(doubtful, len(readings))))
     if info.get("uri"):
-        rows.append(("location", wording.redacted(str(info["uri"]))))
+        rows.append(("location", redacted(str(info["uri"]))))
     values = [[Value(key), Value(text)] for key, text in rows]
     return Table(anchor("data", name), name, ["fact", "value"], values, numbers=False)
+
+
+def _to_look_at(doubtful: Sequence[str], lines: int) -> str:
+    more = f" and {len(doubtful) - _NAMED:,} more" if len(doubtful) > _NAMED else ""
+    return (
+        f"{len(doubtful):,} of {many(lines, 'test line')} {'was' if len(doubtful) == 1 else 'were'} read as something "
+        "quite different, with high confidence, by the best recognizer: look whether their transcription is right "
+        f"({', '.join(doubtful[:_NAMED])}{more})"
+    )
 
 
 def _lines(counts: Mapping[str, Any]) -> str:
@@ -66,7 +85,7 @@ def _lines(counts: Mapping[str, Any]) -> str:
 
 def settings_yaml(grid: GridResults) -> str:
     """The grid's settings as the file that ``--config`` takes; without passwords."""
-    return wording.redacted(yaml.safe_dump(dict(grid.settings), sort_keys=False, allow_unicode=True, width=110))
+    return redacted(yaml.safe_dump(dict(grid.settings), sort_keys=False, allow_unicode=True, width=110))
 
 
 def command(grid: GridResults) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from htr_ray.errors import UserError
 from htr_ray.report import FOLDER, PAGE, csv_files, facts
 from htr_ray.report.analysis import analyse
@@ -15,6 +17,7 @@ from htr_ray.report.results import GridResults
 def make(grid: GridResults) -> dict[str, bytes]:
     """See :func:`htr_ray.report.build`."""
     writers: dict[str, dict[str, str]] = {}
+    notes = list(grid.notes)
     for name, info in grid.corpora.items():
         uri = info.get("uri")
         if not uri or not any(trial.corpus == name and trial.readings for trial in grid.trials):
@@ -22,8 +25,8 @@ def make(grid: GridResults) -> dict[str, bytes]:
         try:
             writers[name] = test_writers(uri)
         except UserError as error:
-            grid.notes.append(f"{name}: no intervals over writers, the corpus could not be read: {error}")
-    made = analyse(grid, writers)
+            notes.append(f"{name}: no intervals over writers, the corpus could not be read: {error}")
+    made = analyse(replace(grid, notes=notes), writers)
     document = compose(made)
     files = {
         PAGE: page(document).encode(),

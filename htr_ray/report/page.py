@@ -14,7 +14,7 @@ TEMPLATE = "page.html.j2"
 
 
 def _unbroken(value: Any) -> Any:
-    """Keeps a number and its percent sign on one line; leaves markup alone."""
+    """Keeps a number and its percent sign on one line; leaves markup alone, and code (escaped by the template)."""
     return value.replace(" %", "\u00a0%") if type(value) is str else value
 
 

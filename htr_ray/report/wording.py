@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -65,14 +67,17 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def redacted(text: str) -> str:
-    """Without the passwords of URIs: a report is made to be passed on."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
-
-
 def anchor(*parts: object) -> str:
-    """An id for links, of letters, digits and dashes."""
-    return "-".join(re.sub(r"[^\w]+", "-", str(part)).strip("-") or "x" for part in parts)
+    """An id for links and files, of letters, digits and dashes; unlike parts give unlike ids.
+
+    A part with anything else in it (or with a dash, which parts the parts) costs the id its reading: a few characters
+    made of the parts follow.
+    """
+    names = [str(part) for part in parts]
+    text = "-".join(re.sub(r"[^\w]+", "-", name).strip("-") or "x" for name in names)
+    if text == "-".join(names) and not any("-" in name for name in names):
+        return text
+    return f"{text}-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 
 
 def scratch(protocol: str) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 from grid_on_disk import SKILL, write_grid
@@ -178,3 +179,41 @@ def test_texts_from_right_to_left_and_markup_in_names_survive(tmp_path: Path) ->
     made = build(grid)
     assert "שלום <עולם> & \\|" in made["report/report.md"].decode()
     assert "שלום <עולם> & |" in html.fromstring(made["report/report.html"]).text_content()
+
+
+def test_tables_without_rows_have_their_columns(tmp_path: Path, files: dict[str, bytes]) -> None:
+    for number, pretexts in enumerate(("[flip]", "[none]")):
+        folder = write_grid(tmp_path / str(number), f"pretexts={pretexts}", lines=12)
+        made = build(load_grid(folder))
+        assert pandas.read_csv(io.BytesIO(made["report/comparisons.csv"])).empty
+        for name in ("results", "trials", "comparisons"):
+            heads = [content[f"report/{name}.csv"].splitlines()[0] for content in (made, files)]
+            assert heads[0] == heads[1]
+
+
+def test_building_changes_nothing_of_its_input(tmp_path: Path) -> None:
+    grid = load_grid(write_grid(tmp_path, lines=12, with_corpus=False))
+    notes = list(grid.notes)
+    assert build(grid) == build(grid)
+    assert grid.notes == notes
+
+
+def test_corpora_of_like_names_have_figures_of_their_own(tmp_path: Path) -> None:
+    made = build(load_grid(write_grid(tmp_path, corpora=("a.b", "a-b"), lines=12)))
+    page = html.fromstring(made["report/report.html"])
+    ids = [element.attrib["id"] for element in page.iter() if "id" in element.attrib]
+    assert len(ids) == len(set(ids))
+    figures = {path for path in made if path.startswith("report/figures/")}
+    assert len(figures) == len(list(page.iter("figcaption"))) > 4
+
+
+def test_transcriptions_that_may_be_wrong_are_counted(tmp_path: Path) -> None:
+    grid = load_grid(write_grid(tmp_path, lines=12))
+    clean = build(grid)["report/report.md"].decode()
+    assert "transcriptions to look at" not in clean
+    for trial in grid.trials:
+        for line in (trial.readings or [])[:3]:
+            line["reading"], line["confidence"] = "quite another line", 0.97
+    text = build(grid)["report/report.md"].decode()
+    assert "3 of 12 test lines were read as something quite different, with high confidence" in text
+    assert "(line000, line001, line002)" in text
