@@ -69,13 +69,25 @@ def server(uri: str) -> Iterator[str]:
         process.wait()
 
 
-def take(page: Page, url: str, sees: str, file: Path, *, full: bool = False) -> None:
-    """Open ``url``, wait until the text ``sees`` is on it, and write the picture."""
-    page.goto(url)
+def picture(page: Page, sees: str, file: Path) -> None:
+    """Wait until the text ``sees`` is on the page, and write the picture."""
     page.get_by_text(sees).first.wait_for(timeout=60_000)
     page.wait_for_timeout(2500)  # charts and artifacts arrive after the text
-    page.screenshot(path=file, full_page=full)
-    print(f"{file}: {url}")
+    page.screenshot(path=file)
+    print(f"{file}: {page.url}")
+
+
+def open_runs(page: Page, runs: str, grid: str) -> None:
+    """The table of runs as somebody sees it who trains models: without the assistant, the grid's trials unfolded."""
+    page.goto(runs)
+    page.get_by_role("button", name="Close").click(timeout=60_000)
+    page.get_by_text("Model training").first.click()
+    name = page.locator(".ag-row a").get_by_text(grid, exact=True).first
+    name.wait_for(timeout=60_000)
+    box = name.bounding_box()
+    assert box is not None
+    # The plus sign before a name has no role and no label.
+    page.mouse.click(box["x"] - 33, box["y"] + box["height"] / 2)
 
 
 def main() -> None:
@@ -94,21 +106,30 @@ def main() -> None:
         mine = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
         done = [r for r in mine if r.info.status == "FINISHED"]
         best = min((r for r in done if "test_cer" in r.data.metrics), key=lambda r: r.data.metrics["val_cer"])
-        pretraining = next((r for r in done if r.info.run_name.startswith("pretrain/")), None)
+        pretraining = next((r for r in done if r.data.tags.get("stage") == "pretrain"), None)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         root = f"{address}/#/experiments/{experiment}"
-        take(page, f"{root}/runs?viewStateShareKey=", "finetune/", asked.out / "runs.png")
-        take(page, f"{root}/runs?compareRunsMode=CHART", "test_cer", asked.out / "charts.png")
-        take(page, f"{root}/runs/{parent.info.run_id}", asked.grid, asked.out / "grid.png")
-        take(page, f"{root}/runs/{best.info.run_id}", "Metrics", asked.out / "trial.png")
-        take(page, f"{root}/runs/{best.info.run_id}/model-metrics", "val_cer", asked.out / "curves.png")
-        take(page, f"{root}/runs/{best.info.run_id}/artifacts", "predictions.tsv", asked.out / "artifacts.png")
+        out = asked.out
+        open_runs(page, f"{root}/runs", asked.grid)
+        picture(page, best.info.run_name[:12], out / "runs.png")
+        page.goto(f"{root}/runs?compareRunsMode=CHART")
+        picture(page, "lines_per_second", out / "charts.png")
+        pages = {
+            "grid": (parent, "", asked.grid),
+            "trial": (best, "", "Parent run"),
+            "curves": (best, "/model-metrics", "lines_per_second"),
+            "test-lines": (best, "/artifacts/test_lines.html", "confusions.tsv"),
+        }
         if pretraining is not None:
-            take(page, f"{root}/runs/{pretraining.info.run_id}/artifacts", "result.json", asked.out / "pretraining.png")
+            pages["pretext"] = (pretraining, "/artifacts/pretext_preview.png", "pretext_preview.png")
+        for name, (run, tab, sees) in pages.items():
+            page.goto(f"{root}/runs/{run.info.run_id}{tab}")
+            picture(page, sees, out / f"{name}.png")
         for model in client.search_registered_models():
-            name = model.name
-            take(page, f"{address}/#/models/{name}", name, asked.out / f"model-{name.removeprefix('htr-ray-')}.png")
+            version = model.aliases.get("champion") or next(iter(model.aliases.values()))
+            page.goto(f"{address}/#/models/{model.name}/versions/{version}")
+            picture(page, "Promote model", out / f"model-{model.name.removeprefix('htr-ray-')}.png")
         browser.close()
 
 
