@@ -24,6 +24,7 @@ PretextChoice = Literal["none", "rotation", "flip", "jigsaw", "sorting"]
 DecoderName = Literal["ctc", "transformer"]
 ProtocolName = Literal["semi_supervised", "frozen"]
 PresetName = Literal["paper", "small", "tiny"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 PRETEXTS: tuple[str, ...] = get_args(PretextName)
 ENV_PREFIX = "HTR_RAY_"
@@ -162,7 +163,7 @@ class StageSettings(Settings):
     final_rate: Probability = Field(0.01, description="Rate at the end of the cosine decay, as a share of the peak.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-4, description="Decoupled weight decay.")
     clip_norm: Positive = Field(5.0, description="Gradients are scaled down to this norm.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="auto: bfloat16 autocast on GPUs, and on CPUs with AMX; else float32."
     )
     eval_lines: Count | None = Field(
@@ -296,7 +297,7 @@ class TranscribeSettings(Settings):
         "replace", description="Lines of ALTO and PAGE files that have a text: write over it, or leave it."
     )
     batch_size: Count | None = Field(None, description="Lines read at once; null: 16 on CPUs, 64 on GPUs.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="auto: bfloat16 autocast on GPUs, and on CPUs with AMX; else float32."
     )
     part_lines: Annotated[int, Field(ge=1, le=4096)] = Field(

@@ -77,7 +77,7 @@ def estimate(
 def _lines_per_second(trial: Trial, corpus: Corpus) -> float:
     """Training speed of the encoder on lines of the corpus' median width, timed here on the CPU."""
     model: ModelSettings = trial.job.model
-    set_threads(trial.job.settings)
+    set_threads(trial.job.settings.threads, trial.job.settings.cpus_per_worker)
     index = corpus.index("train", columns=("width", "height"))
     widths = [
         scaled_width(w, h, model.height, model.width_scale, model.max_width)
@@ -87,7 +87,7 @@ def _lines_per_second(trial: Trial, corpus: Corpus) -> float:
     encoder = Encoder(model)
     lines = min(trial.job.settings.batch_size, LARGEST_PROBE)
     images = torch.randint(0, 255, (lines, 1, model.height, width), dtype=torch.uint8)
-    dtype = autocast_dtype(trial.job.settings, torch.device("cpu"))
+    dtype = autocast_dtype(trial.job.settings.precision, torch.device("cpu"))
     best = float("inf")
     for _ in range(3):
         began = time.monotonic()

@@ -201,7 +201,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
         folder=job.folder,
         seed=job.seed,
     )
-    dtype = autocast_dtype(settings, worker.device)
+    dtype = autocast_dtype(settings.precision, worker.device)
 
     def figures(source: Source) -> tuple[dict[str, float], list[LineReading]]:
         batches = EvalBatches(source, data.plain_recipe, job.stream, worker)

@@ -152,7 +152,7 @@ def fit(
     peaks = [group["lr"] for group in groups]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     trainable = [p for group in groups for p in group["params"]]
-    dtype = autocast_dtype(settings, device)
+    dtype = autocast_dtype(settings.precision, device)
     outcome = Outcome()
     best = checkpoint._weights(module)
     restored = checkpoint.load(folder, module, optimizer)

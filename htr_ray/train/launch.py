@@ -21,7 +21,7 @@ def _open(job: Job) -> Any:
 
 
 def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
-    set_threads(job.settings)
+    set_threads(job.settings.threads, job.settings.cpus_per_worker)
     return pretrain.run(job, data, worker) if job.stage == "pretrain" else finetune.run(job, data, worker)
 
 

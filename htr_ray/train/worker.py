@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from htr_ray.config import StageSettings
+from htr_ray.config import Precision
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -77,9 +77,9 @@ def local_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def set_threads(settings: StageSettings) -> None:
-    """Give torch as many threads as Ray reserved CPUs; more only fight with the other trials."""
-    threads = settings.threads or max(1, round(settings.cpus_per_worker))
+def set_threads(threads: int | None, cpus: float) -> None:
+    """Give torch ``threads``, or as many as Ray reserved CPUs; more only fight with the other processes."""
+    threads = threads or max(1, round(cpus))
     torch.set_num_threads(threads)
     # For libraries that read it when they start (and child processes).
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -87,15 +87,15 @@ def set_threads(settings: StageSettings) -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
-def autocast_dtype(settings: StageSettings, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The autocast type, or None for plain float32.
 
     ``auto`` takes bfloat16 where matrix units exist for it: on GPUs, and on CPUs with AMX
     (measured on a Xeon with AMX: 2.5 times the lines per second of float32 for `small`).
     """
-    if settings.precision == "float32":
+    if precision == "float32":
         return None
-    if settings.precision == "bfloat16" or device.type == "cuda":
+    if precision == "bfloat16" or device.type == "cuda":
         return torch.bfloat16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return torch.bfloat16 if has_amx else None

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from htr_ray.config import StageSettings, TranscribeSettings
+from htr_ray.config import TranscribeSettings
 from htr_ray.model.language import LanguageModel
 from htr_ray.model.recognizer import Reading
 from htr_ray.stream.batch import PAPER, padded_width
@@ -32,8 +32,7 @@ class Reader:
         self._device = device
         self._batch = settings.batch_size or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
         self._beam, self._language = settings.beam, language
-        stage = StageSettings(precision=settings.precision)  # type: ignore[call-arg]
-        self._dtype = autocast_dtype(stage, device)
+        self._dtype = autocast_dtype(settings.precision, device)
 
     def read(self, chunk: Chunk) -> Chunk:
         """Put a reading into every line that has an image, and take the image out."""

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from rich.console import Console
 
 from htr_ray import storage
-from htr_ray.config import StageSettings, TranscribeSettings
+from htr_ray.config import TranscribeSettings
 from htr_ray.connect import cluster
 from htr_ray.errors import UserError
 from htr_ray.model.language import LanguageModel
@@ -53,7 +53,7 @@ class Work:
     language: LanguageModel | None = None
 
     def reader(self, side_by_side: int = 1) -> Reader:
-        set_threads(StageSettings(threads=self.settings.threads, cpus_per_worker=self.settings.cpus_per_actor))  # type: ignore[call-arg]
+        set_threads(self.settings.threads, self.settings.cpus_per_actor)
         return Reader(self.bundle, self.settings, self.language, side_by_side)
 
     @property
