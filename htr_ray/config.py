@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from htr_ray.errors import UserError
 
@@ -201,6 +201,85 @@ class FinetuneSettings(StageSettings):
     )
 
 
+class Range(Settings):
+    """Values between two limits, for a search."""
+
+    low: float = Field(description="Lowest value.")
+    high: float = Field(description="Highest value.")
+    log: bool = Field(False, description="Draw orders of magnitude evenly, as for learning rates.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low ({self.low:g}) must be above 0 where log is true")
+        return self
+
+
+def _kind(spec: Any) -> str:
+    return "range" if isinstance(spec, Range | dict) else "values"
+
+
+# What a search draws a setting from: a list of values, or a range.
+Spec = Annotated[
+    Annotated[Annotated[list[Any], Field(min_length=1)], Tag("values")] | Annotated[Range, Tag("range")],
+    Discriminator(_kind),
+]
+Space = dict[str, Spec]
+
+
+class SearchSettings(Settings):
+    """Choices of hyperparameters, tried within a cell (never between cells); off while both spaces are empty."""
+
+    pretrain: Space = Field(
+        default_factory=dict,
+        description="Settings to search while pre-training: {setting: [values] or {low, high, log}}; * stands for "
+        "any part, as in augment.*.strength.",
+    )
+    finetune: Space = Field(default_factory=dict, description="Settings to search while fine-tuning, likewise.")
+    choices: Annotated[int, Field(ge=2)] = Field(
+        8, description="Choices tried in each search; the first is the recipe as it stands."
+    )
+    scope: Literal["cell", "stage"] = Field(
+        "cell",
+        description="cell: every cell (every encoder) has a search of its own. stage: one search per corpus, in the "
+        "first cell with most labels, and all cells take what won.",
+    )
+    method: Literal["random", "optuna"] = Field(
+        "random",
+        description="Where choices come from; optuna learns from earlier ones (pip install 'htr-ray[optuna]').",
+    )
+    halving: bool = Field(
+        True, description="Successive halving (ASHA): choices that fall behind those of the same cell end early."
+    )
+    reduction: Annotated[float, Field(ge=2.0, le=8.0)] = Field(
+        3.0, description="At each rung one choice in so many goes on, and trains so many times as long."
+    )
+    first_rung: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="Share of its schedule that a choice trains before it is compared for the first time."
+    )
+
+    def space(self, stage: str) -> Space:
+        """The space of ``pretrain`` or ``finetune``."""
+        return self.pretrain if stage == "pretrain" else self.finetune
+
+
+class BudgetSettings(Settings):
+    """Limits of one run of a grid; where one is reached it stops in good order, and the same command goes on."""
+
+    max_hours: Positive | None = Field(None, description="Wall clock.")
+    max_gpu_hours: Positive | None = Field(None, description="GPUs held by trials, times hours.")
+    max_cost: Positive | None = Field(None, description="GPU hours times gpu_hour_price.")
+    gpu_hour_price: Positive | None = Field(None, description="What a GPU costs per hour, in any currency.")
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> BudgetSettings:
+        if self.max_cost is not None and self.gpu_hour_price is None:
+            raise ValueError("max_cost needs gpu_hour_price, the price of a GPU per hour")
+        return self
+
+
 class RunSettings(Settings):
     """What a single stage run needs (``jobs/pretrain.py``, ``jobs/finetune.py``), without the grid's axes."""
 
@@ -273,6 +352,8 @@ class GridSettings(Settings):
     stream: StreamSettings = Field(default_factory=StreamSettings)  # type: ignore[arg-type]
     pretrain: PretrainSettings = Field(default_factory=PretrainSettings)  # type: ignore[arg-type]
     finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)  # type: ignore[arg-type]
+    search: SearchSettings = Field(default_factory=SearchSettings)  # type: ignore[arg-type]
+    budget: BudgetSettings = Field(default_factory=BudgetSettings)  # type: ignore[arg-type]
 
 
 class TranscribeSettings(Settings):

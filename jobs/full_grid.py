@@ -18,13 +18,21 @@ import sys
 import _root  # noqa: F401
 
 from htr_ray.cli import main, parser
-from htr_ray.config import GridSettings, load
+from htr_ray.config import BudgetSettings, GridSettings, load
 
 if __name__ == "__main__":
     made = parser(__doc__ or "", GridSettings)
     made.add_argument("--dry-run", action="store_true", help="print the plan (trials, resources, time) and stop")
     made.add_argument("--resume", metavar="NAME", help="continue the grid NAME with the settings it was started with")
+    for name, field in BudgetSettings.model_fields.items():
+        unit = "PRICE" if name in ("max_cost", "gpu_hour_price") else "HOURS"
+        flag = f"--{name.replace('_', '-')}"
+        made.add_argument(flag, type=float, metavar=unit, help=f"budget.{name}: {field.description}")
     asked = made.parse_intermixed_args()
+    # Last, so that they win.
+    asked.settings += [
+        f"budget.{name}={value}" for name in BudgetSettings.model_fields if (value := getattr(asked, name)) is not None
+    ]
 
     def run() -> dict:
         from htr_ray.sweep.run import load_settings, run_grid

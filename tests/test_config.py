@@ -159,7 +159,9 @@ def test_describe_tells_every_setting_with_a_doc(schema: Any) -> None:
         found: set[str] = set()
         for key, value in node.items():
             family = isinstance(value, dict) and value.keys() == {"probability", "strength"}
-            found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and not family else {prefix + key}
+            # An empty search space is a setting, not a section.
+            section = isinstance(value, dict) and value and not family
+            found |= leaves(value, f"{prefix}{key}.") if section else {prefix + key}
         return found
 
     described = {key: doc for key, _, doc in describe(schema)}

@@ -43,12 +43,12 @@ class Board:
         if result.get("epoch_end"):
             self._say(f"{key}: {self._figures(key)}", every=LINE_SECONDS)
 
-    def ended(self, key: str, failure: str | None) -> None:
-        self._state[key] = "failed" if failure else "done"
+    def ended(self, key: str, failure: str | None, halved: bool = False) -> None:
+        self._state[key] = "failed" if failure else "halved" if halved else "done"
         self._seconds[key] = time.monotonic() - self._began.get(key, time.monotonic())
         if failure:
             self._last.setdefault(key, {})["failure"] = failure
-        self._say(f"{key}: {'FAILED: ' + failure if failure else 'done, ' + self._figures(key)}")
+        self._say(f"{key}: {'FAILED: ' + failure if failure else f'{self._state[key]}, {self._figures(key)}'}")
 
     def close(self) -> None:
         if self._live is not None:
@@ -93,7 +93,7 @@ class Board:
 
     def counts(self) -> dict[str, int]:
         states = list(self._state.values())
-        return {state: states.count(state) for state in ("done", "training", "waiting", "failed")}
+        return {state: states.count(state) for state in ("done", "training", "waiting", "halved", "failed")}
 
     def headline(self) -> str:
         counts = self.counts()

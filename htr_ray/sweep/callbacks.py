@@ -7,15 +7,15 @@ from typing import Any
 from ray.tune import Callback
 
 from htr_ray.sweep.board import Board
-from htr_ray.sweep.cells import Trial
 from htr_ray.sweep.record import Recorder
+from htr_ray.sweep.searcher import GridSearcher
 
 
 class GridCallback(Callback):
     """Passes every event of a trial on, by the trial's stable key."""
 
-    def __init__(self, trials: list[Trial], board: Board, recorder: Recorder) -> None:
-        self._trials = {trial.key: trial for trial in trials}
+    def __init__(self, searcher: GridSearcher, board: Board, recorder: Recorder) -> None:
+        self._searcher = searcher
         self._board = board
         self._recorder = recorder
         self._started: set[str] = set()
@@ -31,7 +31,7 @@ class GridCallback(Callback):
             return
         self._started.add(key)
         self._board.started(key)
-        self._recorder.started(self._trials[key])
+        self._recorder.started(self._searcher.trials[key])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -42,7 +42,9 @@ class GridCallback(Callback):
             self._recorder.epoch(key, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, (trial.last_result or {}).get("failure"))
+        report = trial.last_result or {}
+        halved = not report.get("finished") and not report.get("failure")
+        self._end(trial, report.get("failure"), halved=halved)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # Also called before a retry; only the last error ends the trial.
@@ -50,7 +52,10 @@ class GridCallback(Callback):
             lines = (str(trial.get_error() or "") or "its process died").strip().splitlines()
             self._end(trial, lines[-1] if lines else "its process died")
 
-    def _end(self, trial: Any, failure: str | None) -> None:
+    def _end(self, trial: Any, failure: str | None, halved: bool = False) -> None:
         key = trial.config["key"]
-        self._board.ended(key, failure)
-        self._recorder.ended(self._trials[key], failure)
+        self._board.ended(key, failure, halved=halved)
+        if halved:
+            self._recorder.halved(key, trial.last_result)
+        else:
+            self._recorder.ended(self._searcher.trials[key], failure)

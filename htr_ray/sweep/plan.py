@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def notes(settings: GridSettings, trials: list[Trial]) -> list[str]:
 
 
 def estimate(
-    trials: list[Trial], done: dict[str, Any], cpus: float, gpus: float, max_concurrent: int | None
+    trials: list[Trial], done: Collection[str], cpus: float, gpus: float, max_concurrent: int | None
 ) -> float | None:
     """Seconds that the unfinished trials take at the most, or None where it cannot be told here.
 
@@ -101,7 +101,7 @@ def _lines_per_second(trial: Trial, corpus: Corpus) -> float:
 def table(
     settings: GridSettings,
     trials: list[Trial],
-    done: dict[str, Any],
+    done: Collection[str],
     cpus: float,
     gpus: float,
     seconds: float | None,
@@ -133,6 +133,7 @@ def table(
             **_axes(settings, mine if stage == "finetune" else []),
             "corpora": ", ".join(sorted({t.corpus for t in mine})),
             "seeds": ", ".join(str(seed) for seed in settings.seeds),
+            **_searched(settings, stage, mine),
             "each on": f"{wanted.workers} worker(s), {wanted.cpus:g} CPU, {wanted.gpus:g} GPU",
             "at a time": str(settings.max_concurrent or at_a_time(wanted, cpus, gpus)),
             "ends after": limit,
@@ -143,6 +144,15 @@ def table(
     plan.caption = f"Ray has {cpus:g} CPUs and {gpus:g} GPUs; estimated time: {time_text}"
     plan.caption_justify = "left"
     return plan
+
+
+def _searched(settings: GridSettings, stage: str, mine: list[Trial]) -> dict[str, str]:
+    """What is searched in a stage; nothing where no stage is."""
+    if not (settings.search.pretrain or settings.search.finetune):
+        return {}
+    choices = [trial.group for trial in mine if trial.group and not trial.probe]
+    names = ", ".join(settings.search.space(stage))
+    return {"searched": f"{names}: {len(choices)} choices in {len(set(choices))} search(es)" if choices else "-"}
 
 
 def _axes(settings: GridSettings, finetunings: list[Trial]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from htr_ray.config import GridSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
 from htr_ray.sweep.artifacts import trial_files
-from htr_ray.sweep.cells import FREE_STAGE, Trial
+from htr_ray.sweep.cells import Trial
 from htr_ray.sweep.notes import trial_note
+from htr_ray.sweep.recipe import FREE_STAGE
 from htr_ray.track.dataset import dataset_inputs
 from htr_ray.track.ending import Ending
 from htr_ray.track.tracker import Tracker
@@ -72,6 +73,11 @@ class Recorder:
     def ended(self, trial: Trial, failure: str | None) -> None:
         """Log the final figures, the files that people look at and the model of a trial, or why it failed."""
         self._tracker.end_trial(trial.key, partial(ending, trial), failed=failure)
+
+    def halved(self, key: str, report: Mapping[str, Any]) -> None:
+        """End a choice of hyperparameters that fell behind the others of its cell."""
+        why = f"fell behind after {100 * float(report['progress']):.0f} % of its schedule"
+        self._tracker.stop_trial(key, {"halved": why})
 
     def finished_before(self, trials: Iterable[Trial]) -> None:
         """Add what MLflow lacks of trials that an earlier run of the grid had finished."""

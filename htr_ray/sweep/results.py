@@ -16,6 +16,7 @@ from htr_ray.errors import UserError
 from htr_ray.report.results import GridResults, TrialResult
 from htr_ray.sweep.cells import Trial, corpus_name, expand
 from htr_ray.sweep.resources import need
+from htr_ray.sweep.searches import Searches
 from htr_ray.train.job import READINGS, RESULT
 
 GRID_FILE = "grid.json"
@@ -41,7 +42,11 @@ def load_grid(name_or_uri: str, storage_uri: str = "runs", failed: Mapping[str, 
     files = set(storage.walk(folder))
     reasons = {**_failures(folder, files), **(failed or {})}
     # Keys only: a grid may have been moved or copied, so the storage in its settings says nothing.
-    asked = {trial.key: trial for trial in expand(settings.model_copy(update={"storage": "/"}))}
+    there = settings.model_copy(update={"storage": "/"})
+    wanted = expand(there)
+    # Of hyperparameter choices the winner stands for its cell.
+    searches = Searches(there, wanted, folder)
+    asked = {trial.key: trial for trial in searches.cells(wanted)}
     earlier = [key for file in sorted(files) if (key := file.removesuffix(f"/{RESULT}")) != file and key not in asked]
     notes: list[str] = []
     with ThreadPoolExecutor(_PARTS) as pool:

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,11 +24,16 @@ from htr_ray.errors import UserError
 from htr_ray.sweep import plan as planning
 from htr_ray.sweep import summary
 from htr_ray.sweep.board import Board
+from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
-from htr_ray.sweep.cells import Trial, expand, grid_folder, recipe_of
+from htr_ray.sweep.cells import Trial, expand, grid_folder
+from htr_ray.sweep.halving import CellHalving
+from htr_ray.sweep.optuna_choices import check_installed
+from htr_ray.sweep.recipe import recipe_of
 from htr_ray.sweep.resources import at_a_time, check, need
 from htr_ray.sweep.results import GRID_FILE, read_settings
 from htr_ray.sweep.searcher import GridSearcher
+from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report
 from htr_ray.sweep.trainable import bundles, compact, run_trial
 from htr_ray.train.job import RESULT
@@ -62,33 +68,55 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     trials = expand(settings)
     folder = grid_folder(settings)
     _check_unchanged(settings, folder)
+    if settings.search.method == "optuna":
+        check_installed()
     done = finished(trials)
+    searches = Searches(settings, trials)
+    searches.resume(done)
+    over = set(done) | searches.ended_before()
     for note in planning.notes(settings, trials):
         console.print(f"[yellow]Note:[/] {escape(note)}")
     with cluster(console):
         cpus, gpus = _capacity()
         if settings.max_concurrent is None:
             check(trials, cpus, gpus)
-        estimate = planning.estimate(trials, done, cpus, gpus, settings.max_concurrent)
-        console.print(planning.table(settings, trials, done, cpus, gpus, estimate))
+        estimate = planning.estimate(trials, over, cpus, gpus, settings.max_concurrent)
+        console.print(planning.table(settings, trials, over, cpus, gpus, estimate))
         if dry_run:
-            return {"trials": len(trials), "finished": len(done), "estimated_seconds": estimate}
-        failed, interrupted = _search(settings, trials, done, gpus, folder, console)
-    results = finished(trials)
-    rows = summary.rows(trials, results, failed)
+            return {"trials": len(trials), "finished": len(over), "estimated_seconds": estimate}
+        ended = _search(settings, trials, done, searches, gpus, folder, console)
     seconds = time.monotonic() - began
-    console.print(summary.tables(settings.name, rows, seconds))
-    for left_out in summary.left_out_lines(trials, results):
-        console.print(f"[yellow]Note:[/] {escape(left_out)}", soft_wrap=True)
-    if interrupted:
+    console.print(summary.tables(settings.name, ended.rows, seconds))
+    for note in [*summary.left_out_lines(trials, ended.results), *summary.search_lines(searches)]:
+        console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    if ended.stopped is None and ended.unfinished:
         raise KeyboardInterrupt
+    if ended.stopped is not None:
+        states = [row["state"] for row in ended.rows]
+        console.print(
+            f"Stopped at {ended.stopped}: {states.count('done')} of {len(states)} trials are finished. The same "
+            "command goes on with the rest, for as long again.",
+            soft_wrap=True,
+        )
     return {
         "name": settings.name,
         "folder": folder,
-        "rows": rows,
-        "failed": failed,
+        "rows": ended.rows,
+        "failed": ended.failed,
+        "stopped": ended.stopped,
         "seconds": seconds,
     }
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a run of the grid has come to. ``stopped``: the limit of the budget that ended it, or None."""
+
+    rows: list[dict[str, Any]]
+    results: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    stopped: str | None
+    unfinished: bool
 
 
 def finished(trials: list[Trial]) -> dict[str, dict[str, Any]]:
@@ -138,52 +166,64 @@ def _search(
     settings: GridSettings,
     trials: list[Trial],
     done: dict[str, dict[str, Any]],
+    searches: Searches,
     gpus: float,
     folder: str,
     console: Console,
-) -> tuple[dict[str, str], bool]:
-    """The Tune run itself; returns the failures by key, and whether it was interrupted."""
+) -> _Ended:
+    """The Tune run itself."""
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
     log = GridLog(settings, console)
     recorder = log.recorder
-    recorder.finished_before([trial for trial in trials if trial.key in done])
-    left = [trial for trial in trials if trial.key not in done]
+    recorder.finished_before([searches.resolve(trial) for trial in trials if trial.key in done])
+    over = set(done) | searches.ended_before()
+    left = [trial for trial in trials if trial.key not in over]
     searcher = GridSearcher(
         trials,
-        set(done),
+        over,
+        searches=searches,
         need=functools.partial(need, cluster_gpus=gpus),
         capacity=_capacity,
         max_concurrent=settings.max_concurrent,
     )
     slots = settings.max_concurrent or min((at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1)
     board = Board(trials, done, slots, console)
-    interrupted = True
+    budget = Budget(settings.budget, searcher.gpu_hours)
+    halving = CellHalving(settings.search, searches, searcher) if settings.search.halving else None
+    unfinished = True
+    rows: list[dict[str, Any]] = []
     try:
         if left:
-            _tune(settings, trials, left, searcher, GridCallback(trials, board, recorder), gpus, slots)
+            tune_run = _Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
+            _tune(settings, trials, len(left), tune_run, gpus, slots)
         # Tune takes the first Ctrl-C for an orderly end, and returns.
-        interrupted = searcher.unfinished
+        unfinished = searcher.unfinished
     finally:
         board.close()
+        searches.close()
         files: dict[str, bytes] = {}
+        results = finished(trials)
+        rows = summary.rows(searches.cells(trials), results, searcher.failed)
         try:
             # A person who pressed Ctrl-C waits for the log, not for drawings.
-            if not interrupted:
+            if not unfinished or budget.reached:
                 files = make_report(settings, folder, searcher.failed, console)
         finally:
-            log.finish(summary.rows(trials, finished(trials), searcher.failed), files, interrupted=interrupted)
-    return searcher.failed, interrupted
+            log.finish(rows, files, interrupted=unfinished)
+    return _Ended(rows, results, searcher.failed, budget.reached if unfinished else None, unfinished)
 
 
-def _tune(
-    settings: GridSettings,
-    trials: list[Trial],
-    left: list[Trial],
-    searcher: GridSearcher,
-    callback: GridCallback,
-    gpus: float,
-    slots: int,
-) -> None:
+@dataclass(frozen=True)
+class _Tune:
+    """What htr-ray brings to a run of Ray Tune."""
+
+    searcher: GridSearcher
+    halving: CellHalving | None
+    budget: Budget
+    callback: GridCallback
+
+
+def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gpus: float, slots: int) -> None:
     # The GPU share of a trial can differ by stage; Tune asks per trial.
     by_key = {trial.key: need(trial, gpus) for trial in trials}
     trainable = tune.with_resources(
@@ -199,8 +239,9 @@ def _tune(
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=len(left),
+                search_alg=own.searcher,
+                scheduler=own.halving,
+                num_samples=left,
                 # Imports and start-up are paid once per process, not once per trial.
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["key"].replace("/", "-"),
@@ -210,7 +251,8 @@ def _tune(
                 name=settings.name,
                 # Tune's own bookkeeping only: what must last is in the grid's storage.
                 storage_path=scratch,
-                callbacks=[callback],
+                callbacks=[own.callback],
+                stop=own.budget,
                 failure_config=tune.FailureConfig(max_failures=settings.finetune.retries),
                 verbose=0,
             ),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from htr_ray.sweep.board import duration
 from htr_ray.sweep.cells import Trial
+from htr_ray.sweep.searches import Searches
 from htr_ray.train.job import left_out
 
 COLUMNS = [
@@ -69,6 +70,18 @@ def left_out_lines(trials: list[Trial], results: dict[str, dict[str, Any]]) -> l
             for kind in ("unreadable", "set_aside")
         ]
         told += [f"{corpus}: {text}" for text in left_out(*names)]
+    return told
+
+
+def search_lines(searches: Searches) -> list[str]:
+    """What the searches among hyperparameters chose, and what ending choices early saved, for printing."""
+    told = searches.notes()
+    minutes, more = searches.saved()
+    if more:
+        told.append(
+            f"choices that fell behind ended early: {duration(60 * minutes)} instead of about "
+            f"{duration(60 * (minutes + more))} at their own pace, {100 * more / (minutes + more):.0f} % less"
+        )
     return told
 
 

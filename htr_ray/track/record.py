@@ -263,16 +263,15 @@ class Record:
         """Note on the run of a finished trial that nothing is missing."""
         self._client.set_tag(self._trial(key).run_id, RECORDED_TAG, RECORDED)
 
-    def end_trial(self, key: str, failed: str | None, now: int) -> None:
-        """End the trial's run: FINISHED, or FAILED with the reason in a tag."""
+    def end_trial(self, key: str, failed: str | None, now: int, status: str = "FINISHED") -> None:
+        """End the trial's run with ``status``, or as FAILED with the reason in a tag."""
         trial = self._trial(key)
         if failed is not None:
             self._client.set_tag(trial.run_id, ERROR_TAG, failed[:TAG_LIMIT])
         elif ERROR_TAG in self._client.get_run(trial.run_id).data.tags:
             self._client.delete_tag(trial.run_id, ERROR_TAG)
         if trial.open or failed is not None:  # else it had finished before, and keeps the time of its end
-            status = "FINISHED" if failed is None else "FAILED"
-            self._client.set_terminated(trial.run_id, status=status, end_time=now)
+            self._client.set_terminated(trial.run_id, status=status if failed is None else "FAILED", end_time=now)
         trial.open = False
 
     def log_grid_files(self, files: dict[str, File]) -> None:

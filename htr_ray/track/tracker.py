@@ -154,6 +154,12 @@ class Tracker:
         """As :meth:`finish_trial`, but ``load`` is called in the background, so that reading and drawing wait there."""
         self._submit_ending(key, Later(load), failed)
 
+    def stop_trial(self, key: str, tags: Mapping[str, str]) -> None:
+        """End the run of a trial that was stopped on purpose: KILLED, with ``tags`` that say why."""
+        marks, now = dict(tags), _now_ms()
+        self._submit_trial(key, "tags", lambda: self._record.log_tags(key, marks))
+        self._submit_trial(key, "end", lambda: self._record.end_trial(key, None, now, status="KILLED"))
+
     def catch_up(
         self,
         key: str,

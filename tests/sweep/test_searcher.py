@@ -16,19 +16,34 @@ from htr_ray.config import GridSettings, load
 from htr_ray.sweep.cells import Trial, expand
 from htr_ray.sweep.resources import need
 from htr_ray.sweep.searcher import GridSearcher
+from htr_ray.sweep.searches import Searches
 from htr_ray.train.job import Job
+
+AXES = ("corpora=[c]", "pretexts=[none,flip,jigsaw]", "decoders=[ctc]", "label_fractions=[0.1,1.0]")
+
+
+def settings_of(*overrides: str) -> GridSettings:
+    return load(GridSettings, overrides=[*AXES, *overrides], environment={})
 
 
 def small(*overrides: str) -> list[Trial]:
-    given_ = ["corpora=[c]", "pretexts=[none,flip,jigsaw]", "decoders=[ctc]", "label_fractions=[0.1,1.0]", *overrides]
-    return expand(load(GridSettings, overrides=given_, environment={}))
+    return expand(settings_of(*overrides))
 
 
 def searcher(
-    trials: list[Trial], done: set[str] | None = None, cpus: float = 100, at_most: int | None = None
+    trials: list[Trial],
+    done: set[str] | None = None,
+    cpus: float = 100,
+    at_most: int | None = None,
+    searches: Searches | None = None,
 ) -> GridSearcher:
     return GridSearcher(
-        trials, done or set(), need=partial(need, cluster_gpus=0), capacity=lambda: (cpus, 0), max_concurrent=at_most
+        trials,
+        done or set(),
+        searches=searches or Searches(settings_of(), []),
+        need=partial(need, cluster_gpus=0),
+        capacity=lambda: (cpus, 0),
+        max_concurrent=at_most,
     )
 
 
@@ -90,7 +105,7 @@ def test_cells_of_a_failed_encoder_are_reported_and_the_rest_goes_on(how: dict[s
     driver.fill()
     driver.end("pretrain/c/flip/seed0", **how)
     while driver.running:
-        driver.end(next(iter(driver.running.values())), result={})
+        driver.end(next(iter(driver.running.values())), result={"finished": True})
     assert driver.over
     orphans = {key: text for key, text in driver.search.failed.items() if key.startswith("finetune")}
     assert driver.search.failed["pretrain/c/flip/seed0"] == reason
@@ -130,7 +145,12 @@ def test_a_cluster_that_grows_is_used() -> None:
     trials = small()
     size = [2.0]
     search = GridSearcher(
-        trials, set(), need=partial(need, cluster_gpus=0), capacity=lambda: (size[0], 0), max_concurrent=None
+        trials,
+        set(),
+        searches=Searches(settings_of(), []),
+        need=partial(need, cluster_gpus=0),
+        capacity=lambda: (size[0], 0),
+        max_concurrent=None,
     )
     driver = Driver(search)
     driver.fill()
@@ -167,7 +187,7 @@ def test_every_trial_once_after_what_it_waits_for_within_capacity(
         broken = chance.random() < failing
         if not broken:
             succeeded.add(key)
-        driver.end(key, result={}, error=broken)
+        driver.end(key, result={"finished": True}, error=broken)
     assert driver.over
     assert len(set(driver.started)) == len(driver.started)
     assert succeeded | set(driver.search.failed) == set(by_key)
@@ -188,7 +208,7 @@ def test_a_grid_that_was_stopped_is_unfinished() -> None:
     driver = Driver(search)
     driver.fill()
     assert search.unfinished and len(driver.started) == 2
-    driver.end(driver.started[0])
+    driver.end(driver.started[0], result={"finished": True})
     assert search.unfinished
     driver.end(driver.started[1], error=True)
     assert not search.unfinished

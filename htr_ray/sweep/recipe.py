@@ -1,0 +1,50 @@
+"""Which settings decide what a trial computes, and which say only where and how fast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from htr_ray.config import GridSettings
+
+# Settings that may change between two runs of one grid: they add trials or say where and how fast, not what.
+FREE = {
+    "name",
+    "corpora",
+    "pretexts",
+    "decoders",
+    "label_fractions",
+    "protocols",
+    "seeds",
+    "storage",
+    "tracking_uri",
+    "max_concurrent",
+    "preset",
+    "stream",
+    "budget",
+}
+FREE_STAGE = {
+    "workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "threads",
+    "retries",
+    "checkpoint_minutes",
+    "sample_lines",
+}
+
+
+def recipe_of(settings: GridSettings) -> dict[str, Any]:
+    """The settings that decide what a trial computes, flat: dotted key -> value."""
+    flat: dict[str, Any] = {}
+
+    def walk(node: dict[str, Any], prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            elif not (prefix in ("pretrain.", "finetune.") and key in FREE_STAGE):
+                flat[prefix + key] = value
+
+    # What a search that nobody asks for would be like decides nothing.
+    searched = bool(settings.search.pretrain or settings.search.finetune)
+    walk(settings.model_dump(mode="json", exclude=FREE if searched else FREE | {"search"}), "")
+    return flat
