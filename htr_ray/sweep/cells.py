@@ -10,6 +10,7 @@ from htr_ray import storage
 from htr_ray.config import DecoderName, GridSettings, PretextChoice, PretextName, ProtocolName, Space
 from htr_ray.errors import UserError
 from htr_ray.sweep import space
+from htr_ray.sweep.recipe import deciding_cell
 from htr_ray.train.job import MODEL, Job
 
 
@@ -87,6 +88,7 @@ class _Corpus:
     def __init__(self, settings: GridSettings, uri: str) -> None:
         self._settings, self._uri, self._name = settings, uri, corpus_name(uri)
         self._folder = grid_folder(settings)
+        self._first_seed = min(settings.seeds)  # not the first asked: another order is the same grid
 
     def pretrainings(self, pretext: PretextName) -> list[Trial]:
         """The encoders of a pretext task, and the probes that judge them where choices are not comparable."""
@@ -101,7 +103,7 @@ class _Corpus:
             for encoder in (trial for trial in made if trial.group):
                 key = f"{place}/probe{encoder.choice}"
                 probe = replace(encoder, key=key, waits_for=encoder.key, probe=True)
-                job = self._finetune_job(probe, *_first_cell(self._settings))
+                job = self._finetune_job(probe, *deciding_cell(self._settings)[:3])
                 probes.append(replace(probe, job=job))
         return [self._tagged(trial) for trial in made + probes]
 
@@ -115,10 +117,8 @@ class _Corpus:
             return f"{stage}/{self._name}/{protocol}/{decoder}/{fraction:g}/{pretext}"
 
         mine = place(protocol, decoder, fraction, pretext)
-        pretexts = self._settings.pretexts
-        baseline = "none" if "none" in pretexts else pretexts[0]
         searched = space.space_for(self._settings, stage, pretext)
-        first = place(*_first_cell(self._settings), baseline)
+        first = place(*deciding_cell(self._settings))
         made = []
         for trial in self._repeated(mine, self._search(stage, mine, first, searched), searched):
             wanted = replace(trial, pretext=pretext, waits_for=self._encoder(pretext, trial.job.seed))
@@ -136,7 +136,7 @@ class _Corpus:
         trials = []
         for seed in self._settings.seeds:
             bare = self._bare(seed)
-            if search == place and seed == self._settings.seeds[0]:
+            if search == place and seed == self._first_seed:
                 trials += [
                     replace(bare, key=f"{place}/choice{number}", group=place, choice=number)
                     for number in range(space.count(self._settings, searched))
@@ -160,7 +160,7 @@ class _Corpus:
         first = next(name for name in self._settings.pretexts if name != "none")
         searched = space.space_for(self._settings, "pretrain", pretext)
         own = self._search("pretrain", place, f"pretrain/{self._name}/{first}", searched) == place
-        return place if own and seed == self._settings.seeds[0] else f"{place}/seed{seed}"
+        return place if own and seed == self._first_seed else f"{place}/seed{seed}"
 
     def _pretrain_job(self, trial: Trial, pretext: PretextName) -> Job:
         settings = self._settings
@@ -189,11 +189,6 @@ class _Corpus:
 
     def _tagged(self, trial: Trial) -> Trial:
         return replace(trial, tags=_tags(trial))
-
-
-def _first_cell(settings: GridSettings) -> tuple[ProtocolName, DecoderName, float]:
-    """Where a search decides for other cells: the first decoder and protocol, the most labels."""
-    return settings.protocols[0], settings.decoders[0], max(settings.label_fractions)
 
 
 def _tags(trial: Trial) -> dict[str, str]:

@@ -16,8 +16,10 @@ def suggest(settings: GridSettings, wanted: Space, known: list[tuple[space.Value
     Raises UserError when Optuna is not installed.
     """
     check_installed()
+    import optuna
     from optuna.samplers import TPESampler
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each point that it is told
     search = OptunaSearch(
         OptunaSearch.convert_search_space({key: space.domain(settings, key, spec) for key, spec in wanted.items()}),
         metric="figure",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from htr_ray.config import GridSettings
+from htr_ray.config import DecoderName, GridSettings, PretextChoice, ProtocolName
 
 # Settings that may change between two runs of one grid: they add trials or say where and how fast, not what.
 FREE = {
@@ -33,6 +33,13 @@ FREE_STAGE = {
 }
 
 
+def deciding_cell(settings: GridSettings) -> tuple[ProtocolName, DecoderName, float, PretextChoice]:
+    """Where a search decides for other cells: first protocol and decoder, most labels, from scratch if asked."""
+    pretexts = settings.pretexts
+    baseline: PretextChoice = "none" if "none" in pretexts else pretexts[0]
+    return settings.protocols[0], settings.decoders[0], max(settings.label_fractions), baseline
+
+
 def recipe_of(settings: GridSettings) -> dict[str, Any]:
     """The settings that decide what a trial computes, flat: dotted key -> value."""
     flat: dict[str, Any] = {}
@@ -47,4 +54,6 @@ def recipe_of(settings: GridSettings) -> dict[str, Any]:
     # What a search that nobody asks for would be like decides nothing.
     searched = bool(settings.search.pretrain or settings.search.finetune)
     walk(settings.model_dump(mode="json", exclude=FREE if searched else FREE | {"search"}), "")
+    if searched and settings.search.scope == "stage":
+        flat["the cell that decides a search"] = " ".join(map(str, deciding_cell(settings)))
     return flat

@@ -26,6 +26,7 @@ from htr_ray.config import GridSettings, load
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.sweep.board import Board
+from htr_ray.sweep.results import load_grid
 from htr_ray.sweep.run import load_settings, run_grid
 from htr_ray.sweep.tracking import attach
 from htr_ray.track.dataset import split_digest
@@ -415,3 +416,51 @@ def test_a_missing_corpus_stops_the_grid_before_it_starts(place: Place) -> None:
     with pytest.raises(UserError, match="no corpus here .*prepare_data.py"):
         place.run("name=nowhere", f"corpora=[{place.root}/nothing]")
     assert not (place.root / "nowhere").exists()
+
+
+def test_choices_race_within_a_cell_and_the_winner_stands_for_it(place: Place) -> None:
+    wanted = [
+        *("name=searched", "pretexts=[none]", "decoders=[ctc]", "label_fractions=[1.0]", "seeds=[0,1]"),
+        # The last one is far too high to learn anything.
+        "search.finetune={finetune.learning_rate: [3e-3, 2.0]}",
+        *("finetune.learning_rate=1e-3", "finetune.max_epochs=4", "search.first_rung=0.25", "max_concurrent=1"),
+    ]
+    stopped = place.run(*wanted, "budget.max_hours=1e-6")
+    assert stopped["stopped"] == "budget.max_hours = 1e-06" and stopped["failed"] == {}
+    assert {row["state"] for row in stopped["rows"]} == {"missing"}
+    assert "Stopped at budget.max_hours = 1e-06: 0 of 2 trials are finished" in place.said
+
+    told = place.run(*wanted)
+    assert told["failed"] == {} and told["stopped"] is None
+    cell = "finetune/sample/semi_supervised/ctc/1/none"
+    record = storage.read_json(f"{place.root}/searched/{cell}/search.json")
+    states = {number: choice["state"] for number, choice in record["choices"].items()}
+    assert sorted(states) == ["0", "1", "2"] and "halved" in states.values()
+    finished = {number: choice["figure"] for number, choice in record["choices"].items() if choice["state"] == "done"}
+    best = min(finished, key=lambda number: finished[number])
+    assert record["winner"] == int(best)
+    assert [row["key"] for row in told["rows"]] == [f"{cell}/choice{best}", f"{cell}/seed1"]
+    assert {row["state"] for row in told["rows"]} == {"done"}
+    assert f"{cell}: choice {best} of 3 (" in place.said and "ended early" in place.said
+    # Every choice is one run in MLflow; those that fell behind say so.
+    _, nested = place.runs("searched")
+    runs = {run.data.tags["htr_ray.trial"]: run for run in nested}
+    assert sorted(runs) == [f"{cell}/choice0", f"{cell}/choice1", f"{cell}/choice2", f"{cell}/seed1"]
+    for number, state in states.items():
+        run = runs[f"{cell}/choice{number}"]
+        assert run.info.status == ("FINISHED" if state == "done" else "KILLED")
+        assert ("fell behind after" in run.data.tags.get("halved", "")) == (state == "halved")
+        assert run.data.params["choice"] == number
+    rate = runs[f"{cell}/choice{best}"].data.params["finetune.learning_rate"]
+    assert runs[f"{cell}/seed1"].data.params["finetune.learning_rate"] == rate
+    grid = load_grid(f"{place.root}/searched")
+    assert [(trial.key, trial.state, trial.seed) for trial in grid.trials] == [
+        (f"{cell}/choice{best}", "done", 0),
+        (f"{cell}/seed1", "done", 1),
+    ]
+    assert not list((place.root / "searched").rglob("checkpoint*"))
+
+    again = place.run(*wanted)
+    assert ": started" not in place.said and again["rows"] == told["rows"]
+    with pytest.raises(UserError, match=r"search\.choices: was 8, now 9"):
+        place.run(*wanted, "search.choices=9")
