@@ -33,6 +33,8 @@ NOT_SETTINGS = frozenset({"HTR_RAY_CACHE"})  # the folder of downloaded corpora 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+# Ray's label selectors (https://docs.ray.io/en/latest/ray-core/scheduling/labels.html).
+NodeLabel = Annotated[str, Field(pattern=r"^!?([\w.-]+|in\([\w.-]+(,[\w.-]+)*\))$")]
 
 
 class Settings(BaseModel):
@@ -143,6 +145,11 @@ class StageSettings(Settings):
     """What both stages share."""
 
     workers: Count = Field(1, description="DDP workers; the global batch is split over them.")
+    min_workers: Count | None = Field(
+        None,
+        description="As many workers as there is room for, from this to `workers`, while nodes come and go; "
+        "null: exactly `workers`.",
+    )
     cpus_per_worker: Positive = Field(1.0, description="CPUs that Ray reserves for each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = Field(
         None,
@@ -174,7 +181,20 @@ class StageSettings(Settings):
         2.0,
         description="A checkpoint for resuming is written at the first epoch end after this many minutes.",
     )
-    retries: Annotated[int, Field(ge=0)] = Field(2, description="How often a trial that broke is resumed.")
+    retries: Annotated[int, Field(ge=0)] = Field(
+        2, description="How often a trial that broke is resumed; nodes that leave do not count."
+    )
+    node_labels: dict[str, NodeLabel] = Field(
+        default_factory=dict,
+        description="Training workers run on nodes with these Ray labels only, {ray.io/market-type: spot} for "
+        "instance; a value may be !spot, in(a,b) or !in(a,b). {}: anywhere.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> StageSettings:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers ({self.min_workers}) is more than workers ({self.workers})")
+        return self
 
 
 class PretrainSettings(StageSettings):

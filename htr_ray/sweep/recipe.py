@@ -24,6 +24,8 @@ FREE = {
 }
 FREE_STAGE = {
     "workers",
+    "min_workers",
+    "node_labels",
     "cpus_per_worker",
     "gpus_per_worker",
     "threads",

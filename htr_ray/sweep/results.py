@@ -120,7 +120,7 @@ def _load(folder: str, trial: Trial, files: set[str], reasons: Mapping[str, str]
     result, fault = _result(folder, trial.key, trial.stage)
     if fault:
         return TrialResult(**about, state="failed", failure=fault, result={}, readings=None)
-    gpus = need(trial, 1.0 if _on_gpu(result) else 0.0).gpus if _knows_machine(result) else _asked_gpus(trial)
+    gpus = need(trial, 1.0 if _on_gpu(result) else 0.0).most_gpus if _knows_machine(result) else _asked_gpus(trial)
     readings = _readings(folder, trial.key, files, notes) if trial.stage == "finetune" else None
     return TrialResult(**about, state="done", failure=None, result=result, readings=readings, gpus=gpus)
 
@@ -203,7 +203,7 @@ def _on_gpu(result: dict[str, Any]) -> bool:
 def _asked_gpus(trial: Trial) -> float | None:
     """GPUs by the settings alone, for results that do not say whether there was one."""
     asked = trial.job.settings.gpus_per_worker
-    return None if asked is None else need(trial, 0.0).gpus
+    return None if asked is None else need(trial, 0.0).most_gpus
 
 
 def _corpus(uri: str, notes: list[str]) -> dict[str, Any]:

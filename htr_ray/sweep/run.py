@@ -35,8 +35,9 @@ from htr_ray.sweep.results import GRID_FILE, read_settings
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report
-from htr_ray.sweep.trainable import bundles, compact, run_trial
+from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, compact, placement, run_trial
 from htr_ray.train.job import RESULT
+from htr_ray.train.nodes import nodes
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     with cluster(console):
         cpus, gpus = _capacity()
         if settings.max_concurrent is None:
-            check(trials, cpus, gpus)
+            check(trials, nodes())
         estimate = planning.estimate(trials, over, cpus, gpus, settings.max_concurrent)
         console.print(planning.table(settings, trials, over, cpus, gpus, estimate))
         if dry_run:
@@ -228,7 +229,7 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
     by_key = {trial.key: need(trial, gpus) for trial in trials}
     trainable = tune.with_resources(
         _Dispatch({key: wanted.gpus_per_worker for key, wanted in by_key.items()}),
-        lambda config: tune.PlacementGroupFactory(bundles(by_key[config["key"]])),
+        lambda config: placement(by_key[config["key"]]),
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     # The board tells the story; Tune's own tables would only interrupt it.
@@ -251,7 +252,7 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
                 name=settings.name,
                 # Tune's own bookkeeping only: what must last is in the grid's storage.
                 storage_path=scratch,
-                callbacks=[own.callback],
+                callbacks=[own.callback, Leftovers()],
                 stop=own.budget,
                 failure_config=tune.FailureConfig(max_failures=settings.finetune.retries),
                 verbose=0,
@@ -261,6 +262,8 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
 
 class _Dispatch:
     """The trainable: a callable, so that Tune pickles the GPU shares along with it."""
+
+    __mixins__ = (EndsWhenStopped,)
 
     def __init__(self, gpus: dict[str, float]) -> None:
         self._gpus = gpus

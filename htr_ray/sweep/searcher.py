@@ -64,9 +64,9 @@ class GridSearcher(Searcher):
         return bool(self._waiting or self._running)
 
     def gpu_hours(self) -> float:
-        """GPU hours that trials have held so far."""
+        """GPU hours that trials have held so far, at the most: a worker group may have shrunk."""
         now = time.monotonic()
-        running = sum(self._need(t).gpus * (now - self._since[i]) for i, t in self._running.items())
+        running = sum(self._need(t).most_gpus * (now - self._since[i]) for i, t in self._running.items())
         return (self._gpu_seconds + running) / 3600.0
 
     def suggest(self, trial_id: str) -> Any:
@@ -91,7 +91,7 @@ class GridSearcher(Searcher):
         trial = self._running.pop(trial_id, None)
         if trial is None:
             return
-        self._gpu_seconds += self._need(trial).gpus * (time.monotonic() - self._since.pop(trial_id))
+        self._gpu_seconds += self._need(trial).most_gpus * (time.monotonic() - self._since.pop(trial_id))
         report = result or {}
         if error or report.get("failure"):
             self._fail(trial, report.get("failure") or "the trial's process died (see its log)")

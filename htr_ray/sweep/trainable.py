@@ -1,14 +1,21 @@
-"""What Tune runs for a trial."""
+"""What Tune runs for a trial, and what must be gone when it ends."""
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 from ray import tune
+from ray.tune import Callback, PlacementGroupFactory
 
 from htr_ray.errors import UserError
 from htr_ray.sweep.resources import Need
 from htr_ray.train.job import Job
+
+# A trial that Tune stops closes its stream before its process takes the next one.
+STOP_SECONDS = 120
+SWEEP_SECONDS = 1.0
 
 
 def run_trial(config: dict[str, Any], *, gpus: float) -> None:
@@ -42,14 +49,72 @@ def compact(result: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "history"}
 
 
-def bundles(wanted: Need) -> list[dict[str, float]]:
+def placement(wanted: Need) -> PlacementGroupFactory:
     """Placement group of a trial: the trainer first, then one bundle per stream worker.
 
     A worker group makes its own; its trial is only a thread that waits.
     """
     if wanted.workers > 1:
-        return [{"CPU": 0.001}]
-    trainer = {"CPU": wanted.train_cpus}
+        return PlacementGroupFactory([{"CPU": 0.001}])
+    trainer = {"CPU": wanted.worker_cpus}
     if wanted.gpus:
         trainer["GPU"] = wanted.gpus
-    return [trainer, *({"CPU": wanted.stream_worker_cpus} for _ in range(wanted.stream_workers))]
+    streams = [{"CPU": wanted.stream_worker_cpus}] * wanted.stream_workers
+    if not wanted.node_labels:
+        return PlacementGroupFactory([trainer, *streams])
+    selectors = [dict(wanted.node_labels), *({} for _ in streams)]
+    return PlacementGroupFactory([trainer, *streams], bundle_label_selector=selectors)
+
+
+class EndsWhenStopped:
+    """Mixin of Tune's trainable: a trial that a scheduler stops takes its worker group along.
+
+    The trial's thread waits in ``TorchTrainer.fit()``, where Tune's request to stop does not reach it. Tune would
+    then give up the *next* trial of the process as one that cannot be reset (``reuse_actors``).
+    """
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        from htr_ray.train.group import end_groups
+
+        end_groups()
+        # Tune asks for it at each reset; its two seconds are too short for a stream that is being started.
+        os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(STOP_SECONDS)
+        if super().reset_config(new_config):  # type: ignore[misc]
+            return True
+        os._exit(1)  # a lost process is told to the search algorithm; a reset that fails is not, and all would wait
+
+    def cleanup(self) -> None:
+        from htr_ray.train.group import end_groups
+
+        end_groups()
+        super().cleanup()  # type: ignore[misc]
+
+
+class Leftovers(Callback):
+    """Frees what processes that died have left behind, and forgives the trials whose node was lost."""
+
+    def __init__(self) -> None:
+        self._swept = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        from htr_ray.train.group import remove_orphans
+
+        if time.monotonic() - self._swept > SWEEP_SECONDS:
+            remove_orphans()
+            self._swept = time.monotonic()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        from htr_ray.train.group import lost_its_node
+
+        error = trial.get_pickled_error()
+        # Tune itself does not count a node whose end was announced (preempted).
+        if error is not None and lost_its_node(error) and not error.preempted:
+            trial.run_metadata.num_failures -= 1
+            trial.run_metadata.invalidate_cache()
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        from htr_ray.train.group import groups_left, remove_orphans
+
+        deadline = time.monotonic() + 10.0
+        while remove_orphans() or (groups_left() and time.monotonic() < deadline):
+            time.sleep(0.2)

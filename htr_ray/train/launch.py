@@ -15,6 +15,9 @@ from htr_ray.train.worker import Report, Worker, local_device, set_threads
 
 logger = logging.getLogger(__name__)
 
+# How often a group that may grow looks for room, at the most.
+RESIZE_SECONDS = 60.0
+
 
 def _open(job: Job) -> Any:
     return pretrain.open_data(job) if job.stage == "pretrain" else finetune.open_data(job)
@@ -25,37 +28,49 @@ def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
     return pretrain.run(job, data, worker) if job.stage == "pretrain" else finetune.run(job, data, worker)
 
 
+def _stream_placement() -> Any:
+    """The placement group of this process holds CPUs for its stream, so a full cluster cannot starve it."""
+    group = ray.util.get_current_placement_group()
+    return "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group)
+
+
 def run_here(job: Job, report: Report) -> dict[str, Any]:
     """Run a one-worker job in this process (a Tune trial): no worker group to start, no second set of resources."""
-    # The trial's placement group holds CPUs for the stream, so a full cluster cannot starve it.
-    group = ray.util.get_current_placement_group()
-    placement = "SPREAD" if group is None else PlacementGroupSchedulingStrategy(group)
-    worker = Worker(device=local_device(), report=report, heartbeat=report, placement=placement)
+    worker = Worker(device=local_device(), report=report, heartbeat=report, placement=_stream_placement())
     return _run(job, _open(job), worker)
 
 
 def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[Any]) -> dict[str, Any]:
     """Run a job on a Ray Train worker group with DDP; returns the result that the job left in its folder.
 
-    Workers that die are started again and continue from the job's checkpoint, up to
-    ``retries`` times. ``callbacks`` are Ray Train's, they see every report.
+    Workers that die are started again and continue from the job's checkpoint, up to ``retries`` times, and as often
+    as it takes when their node went. With ``min_workers``, the group has as many workers as there is room for, and
+    looks for more room every minute. ``callbacks`` are Ray Train's, they see every report.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig
+    from ray.train.torch import TorchConfig
 
     from htr_ray import storage
+    from htr_ray.train.group import GroupScaling, GroupTrainer
     from htr_ray.train.job import RESULT
 
-    settings = job.settings
+    settings, stream = job.settings, job.stream
     resources: dict[str, float] = {"CPU": settings.cpus_per_worker}
     if gpus_per_worker:
         resources["GPU"] = gpus_per_worker
-    trainer = TorchTrainer(
+    trainer = GroupTrainer(
         _worker_loop,
         # Opened here, once: the workers share the plan and the cached lines.
         train_loop_config={"job": job.model_dump_json(), "data": _open(job)},
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=gpus_per_worker > 0, resources_per_worker=resources
+        scaling_config=GroupScaling(
+            num_workers=settings.workers if settings.min_workers is None else (settings.min_workers, settings.workers),
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker=resources,
+            node_labels=settings.node_labels,
+            # A new size costs what was trained since the last checkpoint.
+            elastic_resize_monitor_interval_s=max(RESIZE_SECONDS, 60.0 * settings.checkpoint_minutes),
+            streams=stream.workers,
+            stream_cpus=stream.cpus_per_worker,
         ),
         torch_config=TorchConfig(backend="nccl" if gpus_per_worker >= 1 else "gloo"),
         run_config=RunConfig(
@@ -80,7 +95,11 @@ def _worker_loop(config: dict[str, Any]) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     worker = Worker(
-        rank=context.get_world_rank(), world=context.get_world_size(), device=device, report=ray.train.report
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=device,
+        report=ray.train.report,
+        placement=_stream_placement(),
     )
     result = _run(job, config["data"], worker)
     if worker.leads:
