@@ -47,8 +47,8 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
     as it takes when their node went. With ``min_workers``, the group has as many workers as there is room for, and
     looks for more room every minute. ``callbacks`` are Ray Train's, they see every report.
     """
-    from ray.train.v2.api.config import FailureConfig, RunConfig
     from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig
 
     from htr_ray import storage
     from htr_ray.train.group import GroupScaling, GroupTrainer

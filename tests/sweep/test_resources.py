@@ -98,7 +98,9 @@ def test_labels_that_no_node_has_are_refused_with_those_that_there_are() -> None
         "the cluster has ray.io/market-type=on-demand (1 node(s))."
     )
     check(spot, [*cluster, Node(2, labels={"ray.io/market-type": "spot"})])
-    with pytest.raises(UserError, match=r"with ray.io/market-type=spot.* 2 x 4 CPU and 0 GPU \(other labels\), 1 x 0.5"):
+    with pytest.raises(
+        UserError, match=r"with ray.io/market-type=spot.* 2 x 4 CPU and 0 GPU \(other labels\), 1 x 0.5"
+    ):
         check(spot, [*cluster, Node(0.5, labels={"ray.io/market-type": "spot"})])
 
 
