@@ -6,6 +6,7 @@ from htr_ray.report import drawings, facts, tables, words
 from htr_ray.report.analysis import Analysis
 from htr_ray.report.document import Block, Bullets, Code, Document, Paragraph, Section
 from htr_ray.report.examples import error_examples
+from htr_ray.report.search_table import search_table
 from htr_ray.storage import redacted
 
 SUMMARY = "summary"
@@ -33,6 +34,7 @@ def compose(made: Analysis) -> Document:
             ],
         ),
         Section("cost", "Cost", [*drawings.cost_points(made), *_some(tables.cost_table(made))]),
+        Section("searches", "Hyperparameters", _some(search_table(made.grid.searches))),
         Section("learning-curves", "Learning curves", [*drawings.learning_curves(made)]),
         Section("examples", "Examples of errors", error_examples(made)),
         Section("data", "Data", [*facts.corpus_tables(made)]),

@@ -12,6 +12,7 @@ from htr_ray.report.lines import test_writers
 from htr_ray.report.markdown import FIGURES, markdown
 from htr_ray.report.page import page
 from htr_ray.report.results import GridResults
+from htr_ray.report.search_table import searches_csv
 
 
 def make(grid: GridResults) -> dict[str, bytes]:
@@ -36,6 +37,8 @@ def make(grid: GridResults) -> dict[str, bytes]:
         f"{FOLDER}/comparisons.csv": csv_files.comparisons_csv(made),
         f"{FOLDER}/grid.yaml": facts.settings_yaml(grid).encode(),
     }
+    if grid.searches:
+        files[f"{FOLDER}/searches.csv"] = searches_csv(grid.searches)
     for figure in document.figures:
         files[f"{FOLDER}/{FIGURES}/{figure.id}.svg"] = figure.svg.encode()
     return files

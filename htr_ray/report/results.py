@@ -35,6 +35,34 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class ChoiceResult:
+    """One choice of hyperparameters within a search."""
+
+    number: int
+    values: dict[str, Any]
+    """Setting -> value; empty: the recipe as it was set."""
+    state: str
+    """``training``, ``done``, ``halved`` or ``failed``."""
+    figure: float | None
+    progress: float
+    """Share of its schedule that it trained, 0 to 1."""
+    minutes: float
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search among choices of hyperparameters."""
+
+    key: str
+    figure: str
+    """What decided: ``val_cer`` or ``val_accuracy``, in percent."""
+    winner: int | None
+    """Number of the choice that won; None while it is open, or where all failed."""
+    choices: list[ChoiceResult]
+
+
+@dataclass(frozen=True)
 class GridResults:
     """A grid: its settings, its trials, the corpora's facts."""
 
@@ -47,6 +75,8 @@ class GridResults:
     """By name: ``corpus.json`` and ``uri``; only ``uri`` where the corpus is not there any more."""
     notes: list[str] = field(default_factory=list)
     """What could not be read, for people."""
+    searches: list[SearchResult] = field(default_factory=list)
+    """Of hyperparameters; ``trials`` has the winners only."""
 
     @property
     def states(self) -> dict[State, int]:

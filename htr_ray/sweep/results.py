@@ -13,7 +13,7 @@ from htr_ray import storage
 from htr_ray.config import GridSettings
 from htr_ray.corpus.schema import INFO_FILE
 from htr_ray.errors import UserError
-from htr_ray.report.results import GridResults, TrialResult
+from htr_ray.report.results import ChoiceResult, GridResults, SearchResult, TrialResult
 from htr_ray.sweep.cells import Trial, corpus_name, expand
 from htr_ray.sweep.resources import need
 from htr_ray.sweep.searches import Searches
@@ -55,7 +55,23 @@ def load_grid(name_or_uri: str, storage_uri: str = "runs", failed: Mapping[str, 
     notes.sort()  # they came in the order in which the threads went
     names = {corpus_name(uri): uri for uri in settings.corpora}
     corpora = {name: _corpus(uri, notes) for name, uri in names.items()}
-    return GridResults(settings.name, settings.model_dump(mode="json"), trials, corpora, notes)
+    return GridResults(settings.name, settings.model_dump(mode="json"), trials, corpora, notes, _told(searches))
+
+
+def _told(searches: Searches) -> list[SearchResult]:
+    """Searches as the report takes them."""
+    return [
+        SearchResult(
+            search.key,
+            search.record.figure,
+            search.record.winner,
+            [
+                ChoiceResult(n, c.values, c.state, c.figure, c.progress, c.minutes, c.failure)
+                for n, c in sorted(search.record.choices.items())
+            ],
+        )
+        for search in searches
+    ]
 
 
 def find_grid(name_or_uri: str, storage_uri: str) -> str:

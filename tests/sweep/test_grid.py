@@ -459,6 +459,10 @@ def test_choices_race_within_a_cell_and_the_winner_stands_for_it(place: Place) -
         (f"{cell}/seed1", "done", 1),
     ]
     assert not list((place.root / "searched").rglob("checkpoint*"))
+    page = storage.read_bytes(f"{place.root}/searched/report/report.html").decode()
+    assert "Choices of hyperparameters" in page and "finetune.learning_rate=2.0" in page
+    lines = storage.read_bytes(f"{place.root}/searched/report/searches.csv").decode().splitlines()
+    assert len(lines) == 4 and sum(",True," in line for line in lines) == 1
 
     again = place.run(*wanted)
     assert ": started" not in place.said and again["rows"] == told["rows"]
