@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test chaos lint install clean
 
 # torch first, on its own: a bare `torch` among the rest may pull gigabytes of CUDA where the pinned one would not.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,6 +23,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# HTR_RAY_CHAOS faults at random moments (HTR_RAY_CHAOS_SEED) of real grids: three quarters of an hour on two cores.
+chaos: $(VENV)/.installed-dev
+	HTR_RAY_CHAOS=$${HTR_RAY_CHAOS:-50} $(BIN)/python -m pytest tests/chaos -m chaos -s
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

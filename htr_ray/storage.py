@@ -3,8 +3,9 @@
 S3-compatible stores (MinIO, Ceph) are found by ``AWS_ENDPOINT_URL``; region by ``AWS_REGION`` or
 ``AWS_DEFAULT_REGION``; credentials come from the usual places (environment, ``~/.aws``, instance role).
 ``hf://datasets/NAMESPACE/NAME@REVISION/PATH`` is read from the Hugging Face hub, or the one at ``HF_ENDPOINT``.
-What a user can cure (wrong URI, not found, no access, full disk) is raised as UserError naming the URI;
-a store that does not answer is raised as ``Unavailable``, which is an OSError too, so that callers can retry.
+What a user can cure (wrong URI, not found, no access) is raised as UserError naming the URI; what may also pass by
+itself as ``MayPass``, so that callers can retry: a store that does not answer (``Unavailable``), a disk that is full
+(``DiskFull``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -33,11 +34,21 @@ from htr_ray.storage_hub import hub_filesystem, is_hub_error
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _KNOWN = "a local path, file:///path, s3://bucket/path, gs://bucket/path or hf://datasets/namespace/name/path"
 _HUB_HINT = "; a dataset that is not public needs HF_TOKEN"
+# With waits that double: 15 seconds in all for a store that refuses connections.
+_S3_ATTEMPTS = 6
 # Object stores answer slowly but in parallel.
 _COPY_THREADS = 8
 
 
-class Unavailable(UserError, OSError):
+class MayPass(UserError, OSError):
+    """A fault of the storage that may pass; trying again later may help."""
+
+
+class DiskFull(MayPass):
+    """The disk, or the quota on it, is full."""
+
+
+class Unavailable(MayPass):
     """The storage did not answer, or answered with a fault of its own; trying again may help."""
 
 
@@ -270,7 +281,14 @@ def _s3_environment() -> tuple[str | None, ...]:
 
 @lru_cache(maxsize=8)
 def _s3(endpoint: str | None, region: str | None, *_key: str | None) -> fs.S3FileSystem:
-    options: dict[str, Any] = {"region": region} if region else {}
+    options: dict[str, Any] = {
+        # Three attempts, the library's default, are over within seconds; a store that is restarted needs longer.
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
+        "connect_timeout": 10.0,
+        "request_timeout": 60.0,
+    }
+    if region:
+        options["region"] = region
     if endpoint:
         parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
         if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -322,11 +340,21 @@ def user_errors(uri: str) -> Iterator[None]:
         raise _explain(uri, error) from error
 
 
+def _free(uri: str) -> str:
+    """What is left on the disk of a local path, for people."""
+    with suppress(OSError, UserError):
+        filesystem_, path = filesystem(uri)
+        if isinstance(filesystem_, fs.LocalFileSystem):
+            folder = next(parent for parent in Path(path).parents if parent.is_dir())
+            return f", {shutil.disk_usage(folder).free / 2**20:.1f} MiB are free in {folder}"
+    return ""
+
+
 def _explain(uri: str, error: Exception) -> UserError:
     text = _first_line(error)
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text:
-        return UserError(f"{uri}: the disk (or quota) is full; free some space or choose another place")
+        return DiskFull(f"{uri}: the disk (or quota) is full{_free(uri)}; free some space or choose another place")
     if re.search(r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found", text):
         return UserError(f"{uri}: no such bucket; create it, or check the name and AWS_ENDPOINT_URL")
     if isinstance(error, FileNotFoundError):

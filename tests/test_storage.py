@@ -97,12 +97,20 @@ def test_missing_bucket(s3: str) -> None:
 
 
 def test_unreachable_store_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_S3_ATTEMPTS", 2)  # the waits between more of them are long
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with pytest.raises(storage.Unavailable, match="does not answer") as caught:
         storage.read_bytes("s3://bucket/x")
     assert isinstance(caught.value, OSError) and isinstance(caught.value, UserError)
+
+
+def test_a_full_disk_may_pass_and_is_told_with_what_is_free(tmp_path: Path) -> None:
+    match = r"full, \d+\.\d MiB are free in .*; free some space"
+    with pytest.raises(storage.DiskFull, match=match) as caught, storage.open_output(str(tmp_path / "f")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert isinstance(caught.value, storage.MayPass) and not isinstance(caught.value, storage.Unavailable)
 
 
 def test_wrong_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:

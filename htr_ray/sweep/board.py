@@ -50,6 +50,10 @@ class Board:
             self._last.setdefault(key, {})["failure"] = failure
         self._say(f"{key}: {'FAILED: ' + failure if failure else f'{self._state[key]}, {self._figures(key)}'}")
 
+    def told(self, text: str) -> None:
+        """Show what a person should know at once, such as a checkpoint that could not be written."""
+        self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()

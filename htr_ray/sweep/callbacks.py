@@ -19,6 +19,8 @@ class GridCallback(Callback):
         self._board = board
         self._recorder = recorder
         self._started: set[str] = set()
+        self.failed: dict[str, str] = {}
+        """Why the trials broke that were not tried again, by key."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for Tuner.restore(); a grid is continued from its own storage instead,
@@ -38,6 +40,8 @@ class GridCallback(Callback):
     ) -> None:
         key = trial.config["key"]
         self._board.reported(key, result)
+        if result.get("warning"):
+            self._board.told(result["warning"])
         if result.get("epoch_end"):
             self._recorder.epoch(key, result)
 
@@ -46,11 +50,12 @@ class GridCallback(Callback):
         halved = not report.get("finished") and not report.get("failure")
         self._end(trial, report.get("failure"), halved=halved)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._board.told(f"{trial.config['key']}: broke and is tried again ({_why(trial)})")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # Also called before a retry; only the last error ends the trial.
-        if trial.status == "ERROR":
-            lines = (str(trial.get_error() or "") or "its process died").strip().splitlines()
-            self._end(trial, lines[-1] if lines else "its process died")
+        self.failed[trial.config["key"]] = why = _why(trial)
+        self._end(trial, why)
 
     def _end(self, trial: Any, failure: str | None, halved: bool = False) -> None:
         key = trial.config["key"]
@@ -59,3 +64,9 @@ class GridCallback(Callback):
             self._recorder.halved(key, trial.last_result)
         else:
             self._recorder.ended(self._searcher.trials[key], failure)
+
+
+def _why(trial: Any) -> str:
+    """The last line of what ended a trial's process: Ray puts the traceback before it."""
+    lines = str(trial.get_error() or "").strip().splitlines()
+    return lines[-1].strip() if lines else "its process died"

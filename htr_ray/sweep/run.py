@@ -195,8 +195,10 @@ def _search(
     rows: list[dict[str, Any]] = []
     try:
         if left:
-            tune_run = _Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
-            _tune(settings, trials, len(left), tune_run, gpus, slots)
+            callback = GridCallback(searcher, board, recorder)
+            _tune(settings, trials, len(left), _Tune(searcher, halving, budget, callback), gpus, slots)
+            # Tune does not tell the searcher why a process broke.
+            searcher.failed |= {key: why for key, why in callback.failed.items() if key in searcher.failed}
         # Tune takes the first Ctrl-C for an orderly end, and returns.
         unfinished = searcher.unfinished
     finally:
@@ -234,6 +236,7 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     # The board tells the story; Tune's own tables would only interrupt it.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
     with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:

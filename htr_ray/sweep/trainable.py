@@ -9,9 +9,13 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, PlacementGroupFactory
 
+from htr_ray import storage
 from htr_ray.errors import UserError
 from htr_ray.sweep.resources import Need
-from htr_ray.train.job import Job
+from htr_ray.train.job import RESULT, Job
+
+PAUSE_SECONDS = 15.0
+"""Before a trial is tried again whose storage is away or full: at once, all retries would be used up."""
 
 # A trial that Tune stops closes its stream before its process takes the next one.
 STOP_SECONDS = 120
@@ -21,27 +25,35 @@ SWEEP_SECONDS = 1.0
 def run_trial(config: dict[str, Any], *, gpus: float) -> None:
     """Train the job in ``config``; a problem of the user's is reported once, not retried.
 
-    A one-worker job trains in the trial's own process; more workers are a Ray Train group.
+    One that may pass (:class:`storage.MayPass`) is raised after a pause, for Tune to try again. A one-worker job
+    trains in the trial's own process; more workers are a Ray Train group.
     """
-    from htr_ray.train.launch import run_group, run_here
-
     job = Job.model_validate(config["job"])
     try:
-        if job.settings.workers == 1:
-            result = run_here(job, tune.report)
-        else:
-            from ray.tune.integration.ray_train import TuneReportCallback
-
-            result = run_group(
-                job,
-                gpus_per_worker=gpus,
-                name=config["key"].replace("/", "-"),
-                callbacks=[TuneReportCallback()],
-            )
+        result = _run(job, gpus, config["key"])
+    except storage.MayPass:
+        time.sleep(PAUSE_SECONDS)
+        raise
     except UserError as error:
         tune.report({"failure": str(error), "epoch_end": False})
         return
     tune.report({"finished": True, "epoch_end": False, "progress": 1.0, "result": compact(result)})
+
+
+def _run(job: Job, gpus: float, key: str) -> dict[str, Any]:
+    from htr_ray.train import checkpoint
+    from htr_ray.train.launch import run_group, run_here
+
+    done = storage.join(job.folder, RESULT)
+    if storage.exists(done):
+        # Its process, or the driver, died when all was stored but not yet told: nothing is trained twice.
+        checkpoint.clear(job.folder)
+        return storage.read_json(done)
+    if job.settings.workers == 1:
+        return run_here(job, tune.report)
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    return run_group(job, gpus_per_worker=gpus, name=key.replace("/", "-"), callbacks=[TuneReportCallback()])
 
 
 def compact(result: dict[str, Any]) -> dict[str, Any]:

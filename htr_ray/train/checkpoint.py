@@ -1,21 +1,36 @@
-"""Checkpoints for resuming: safetensors and JSON, never pickle; the old or the new one, never a mixture."""
+"""Checkpoints for resuming: safetensors and JSON, never pickle; a whole one or none, never a mixture.
+
+A checkpoint is a folder ``checkpoint-EPOCH-RANDOM`` whose ``manifest.json``, written last, holds size and digest of
+its files. The newest two are kept: a newest one that is damaged costs one interval, not the training.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import tempfile
+import logging
+import re
 import uuid
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
 
 from htr_ray import storage
 from htr_ray.errors import UserError
 
-POINTER = "checkpoint.json"
-FORMAT = 1
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+_NAME = re.compile(r"checkpoint-(\d{5,})-[0-9a-f]+")
+_POINTER = "checkpoint.json"  # named the checkpoint in format 1
+
+
+class Damaged(ValueError):
+    """A checkpoint that is incomplete, or not as it was written. The message says which file and how."""
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -51,31 +66,122 @@ def save(
     optimizer: torch.optim.Optimizer,
     best: dict[str, torch.Tensor],
     state: dict[str, Any],
-) -> None:
-    """Write a checkpoint under the URI ``folder``; its pointer last, the one before deleted after.
+) -> str | None:
+    """Write a checkpoint under the URI ``folder``, then delete all but it and the one before.
 
-    ``best`` are the weights of the best epoch so far; ``state`` is JSON (epoch, seconds, scores).
+    ``best`` are the weights of the best epoch so far; ``state`` is JSON (epoch, seconds, scores). A training does not
+    end because its checkpoint cannot be written (disk full, store away): returns what to tell about that, else None.
     """
-    name = f"checkpoint-{state['epoch']:05d}-{uuid.uuid4().hex[:8]}"
+    place = storage.join(folder, f"checkpoint-{state['epoch']:05d}-{uuid.uuid4().hex[:8]}")
+    try:
+        files = {}
+        for file, content in _contents(module, optimizer, best, state):
+            storage.write_bytes(storage.join(place, file), content)
+            files[file] = _fingerprint(content)
+        storage.write_json(storage.join(place, MANIFEST), {"format": FORMAT, "files": files})
+    except UserError as error:
+        _remove(place)
+        return _told(
+            f"{folder}: no checkpoint of epoch {state['epoch']}, training goes on and tries again at the next "
+            f"interval ({error})"
+        )
+    try:
+        _keep(folder, place, state["epoch"])
+    except UserError as error:
+        return _told(f"{folder}: older checkpoints could not be deleted, tried again at the next one ({error})")
+    return None
+
+
+def _contents(
+    module: torch.nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, torch.Tensor], state: dict[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint, one in memory at a time."""
     tensors, groups = _flatten(optimizer)
-    with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
-        place = Path(local)
-        save_file(_weights(module), place / "model.safetensors")
-        save_file(best, place / "best.safetensors")
-        save_file(tensors, place / "optimizer.safetensors")
-        save_file({"torch": torch.get_rng_state()}, place / "random.safetensors")
-        (place / "state.json").write_text(json.dumps({"format": FORMAT, "groups": groups, **state}))
-        storage.upload_dir(place, storage.join(folder, name))
-    before = pointer(folder)
-    storage.write_json(storage.join(folder, POINTER), {"checkpoint": name})
-    if before is not None:
-        storage.delete_dir(storage.join(folder, before))
+    yield "model.safetensors", to_safetensors(_weights(module))
+    yield "best.safetensors", to_safetensors(best)
+    yield "optimizer.safetensors", to_safetensors(tensors)
+    yield "random.safetensors", to_safetensors({"torch": torch.get_rng_state()})
+    yield "state.json", json.dumps({"groups": groups, **state}).encode()
 
 
-def pointer(folder: str) -> str | None:
-    """Name of the current checkpoint under ``folder``, or None."""
-    uri = storage.join(folder, POINTER)
-    return storage.read_json(uri)["checkpoint"] if storage.exists(uri) else None
+def _keep(folder: str, newest: str, epoch: int) -> None:
+    """Delete all checkpoints but the ``newest`` and the last whole one of an earlier epoch."""
+    before = None
+    for name in _names(folder):
+        place = storage.join(folder, name)
+        if place == newest:
+            continue
+        if before is None and _epoch(name) < epoch and storage.exists(storage.join(place, MANIFEST)):
+            before = name
+        else:
+            storage.delete_dir(place)
+
+
+def _remove(place: str) -> None:
+    try:
+        storage.delete_dir(place)
+    except UserError as error:  # the next save deletes it
+        logger.warning("%s: half-written and could not be deleted yet (%s)", place, error)
+
+
+def newest(folder: str) -> str | None:
+    """Name of the newest checkpoint under ``folder``, whole or not; None where there is none."""
+    return next(iter(_names(folder)), None)
+
+
+def _names(folder: str) -> list[str]:
+    """All checkpoints under ``folder``, the newest first."""
+    if not storage.exists(folder):
+        return []
+    return sorted((name for name in storage.listdir(folder) if _NAME.fullmatch(name)), key=_epoch, reverse=True)
+
+
+def _epoch(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "blake2b": hashlib.blake2b(content, digest_size=16).hexdigest()}
+
+
+def _told(message: str) -> str:
+    logger.warning("%s", message)
+    return message
+
+
+def _read(place: str) -> dict[str, bytes]:
+    """All files of the checkpoint at ``place``, as they were written.
+
+    Raises Damaged where they are not, and storage.MayPass when the storage does not answer.
+    """
+    try:
+        manifest = json.loads(_read_file(place, MANIFEST))
+        wanted = manifest["files"] if manifest["format"] == FORMAT else None
+        if wanted is None:
+            raise Damaged(f"{MANIFEST} is of another version of htr-ray")
+        content = {}
+        for file, fingerprint in wanted.items():
+            content[file] = _read_file(place, file)
+            if _fingerprint(content[file]) != fingerprint:
+                found = f"{len(content[file])} of {fingerprint['bytes']} bytes"
+                raise Damaged(f"{file} is not as it was written, {found}")
+        return content
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, Damaged | UserError):
+            raise
+        raise Damaged(f"{MANIFEST} cannot be read") from error
+
+
+def _read_file(place: str, file: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(place, file))
+    except storage.MayPass:
+        raise
+    except UserError as error:
+        missing = "its writing was interrupted" if file == MANIFEST else str(error)
+        raise Damaged(f"{file} is missing: {missing}") from error
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -91,35 +197,48 @@ def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 
 def load(
-    folder: str, module: torch.nn.Module, optimizer: torch.optim.Optimizer
+    folder: str, module: torch.nn.Module, optimizer: torch.optim.Optimizer, told: list[str] | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """Restore module, optimizer and random state in place; returns (best weights, state) or None if there is none.
 
-    Raises UserError when the checkpoint does not fit the model (settings were changed).
+    The newest checkpoint that is whole is taken. What to tell about others, and about starting anew because none is
+    whole, is logged and added to ``told``. Raises UserError when the checkpoint does not fit the model (settings were
+    changed), and storage.MayPass when the storage does not answer: that says nothing about what it holds.
     """
-    name = pointer(folder)
-    if name is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="htr-ray-") as local:
-        place = Path(local)
-        storage.download_dir(storage.join(folder, name), place)
-        state = json.loads((place / "state.json").read_text())
+    told = [] if told is None else told
+    names = _names(folder)
+    for name in names:
+        place = storage.join(folder, name)
         try:
-            module.load_state_dict(load_file(place / "model.safetensors"))
-            optimizer.load_state_dict(_unflatten(load_file(place / "optimizer.safetensors"), state.pop("groups")))
-            _lay_out_as_parameters(optimizer)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{storage.join(folder, name)}: the checkpoint does not fit these settings "
-                f"({str(error).splitlines()[0]}); use another grid name or --output, or delete the folder"
-            ) from error
-        torch.set_rng_state(load_file(place / "random.safetensors")["torch"])
-        return load_file(place / "best.safetensors"), state
+            files = _read(place)
+        except Damaged as error:
+            told.append(_told(f"{place}: damaged checkpoint, not used ({error})"))
+            continue
+        return _restore(place, files, module, optimizer)
+    if names:
+        told.append(_told(f"{folder}: no checkpoint is usable, the training starts anew"))
+    return None
+
+
+def _restore(
+    place: str, files: dict[str, bytes], module: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    state = json.loads(files["state.json"])
+    try:
+        module.load_state_dict(from_safetensors(files["model.safetensors"]))
+        optimizer.load_state_dict(_unflatten(from_safetensors(files["optimizer.safetensors"]), state.pop("groups")))
+        _lay_out_as_parameters(optimizer)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{place}: the checkpoint does not fit these settings "
+            f"({str(error).splitlines()[0]}); use another grid name or --output, or delete the folder"
+        ) from error
+    torch.set_rng_state(from_safetensors(files["random.safetensors"])["torch"])
+    return from_safetensors(files["best.safetensors"]), state
 
 
 def clear(folder: str) -> None:
-    """Delete the checkpoint of a trial that is finished; its model and result stay."""
-    name = pointer(folder)
-    if name is not None:
+    """Delete all checkpoints of a trial that is finished; its model and result stay."""
+    for name in _names(folder):
         storage.delete_dir(storage.join(folder, name))
-        storage.delete_file(storage.join(folder, POINTER))
+    storage.delete_file(storage.join(folder, _POINTER))

@@ -155,7 +155,8 @@ def fit(
     dtype = autocast_dtype(settings.precision, device)
     outcome = Outcome()
     best = checkpoint._weights(module)
-    restored = checkpoint.load(folder, module, optimizer)
+    told: list[str] = []  # about checkpoints, for a person: it goes with the next report
+    restored = checkpoint.load(folder, module, optimizer, told)
     clock = Clock(settings)
     usage.start()
     if restored is not None:
@@ -274,12 +275,15 @@ def fit(
                 "progress": clock.progress(outcome.epochs),
                 "seconds": clock.seconds,
                 "best": outcome.best_score * learner.sign,
+                "warning": "\n".join(told),
             }
         )
+        told.clear()
         if worker.leads and not stop and clock.seconds - saved_at >= 60.0 * settings.checkpoint_minutes:
             saved_at = clock.seconds
             state = {"epoch": outcome.epochs, "seconds": clock.seconds, "outcome": vars(outcome)}
-            checkpoint.save(folder, module, optimizer, best, state)
+            if (fault := checkpoint.save(folder, module, optimizer, best, state)) is not None:
+                told.append(fault)
         if stop:
             break
     batches.close()

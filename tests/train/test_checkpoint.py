@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import resource
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from htr_ray import storage
 from htr_ray.errors import UserError
@@ -76,45 +83,161 @@ def test_best_weights_are_a_copy() -> None:
 
 def test_no_checkpoint(folder: str) -> None:
     module, optimizer = trained(0)
-    assert checkpoint.load(folder, module, optimizer) is None and checkpoint.pointer(folder) is None
+    assert checkpoint.load(folder, module, optimizer) is None and checkpoint.newest(folder) is None
     checkpoint.clear(folder)
 
 
-def test_the_newer_one_replaces_the_older(folder: str) -> None:
-    module, optimizer = trained(0)
-    for epoch in (1, 2):
-        checkpoint.save(folder, module, optimizer, checkpoint._weights(module), {**STATE, "epoch": epoch})
-    loaded = checkpoint.load(folder, module, optimizer)
-    assert loaded is not None and loaded[1]["epoch"] == 2
-    assert len(storage.listdir(folder)) == 2  # the pointer and one checkpoint
+def save(folder: str, epoch: int, seed: int = 0) -> torch.nn.Module:
+    """Save a checkpoint of an epoch, with weights of its own; returns the module."""
+    module, optimizer = trained(seed + 10 * epoch)
+    state = {**STATE, "epoch": epoch}
+    assert checkpoint.save(folder, module, optimizer, checkpoint._weights(module), state) is None
+    return module
+
+
+def load(folder: str) -> tuple[int, torch.nn.Module, list[str]]:
+    """The epoch that is continued after (0: anew), the weights there, and what was told."""
+    module, optimizer = trained(0, steps=1)
+    told: list[str] = []
+    loaded = checkpoint.load(folder, module, optimizer, told)
+    return (0 if loaded is None else loaded[1]["epoch"]), module, told
+
+
+def alike(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_newest_two_are_kept(folder: str) -> None:
+    for epoch in (9, 10, 11):
+        save(folder, epoch)
+    assert load(folder)[0] == 11
+    assert [name[:16] for name in storage.listdir(folder)] == ["checkpoint-00010", "checkpoint-00011"]
     checkpoint.clear(folder)
-    assert checkpoint.load(folder, module, optimizer) is None
+    assert load(folder)[0] == 0
     assert not storage.walk(folder) if storage.exists(folder) else True
 
 
-@pytest.mark.parametrize("moment", ["upload_dir", "write_json"])
+@pytest.mark.parametrize("moment", ["write_bytes", "write_json"])
 def test_interrupted_save_leaves_the_old_one(folder: str, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, optimizer = trained(0)
-    checkpoint.save(folder, module, optimizer, checkpoint._weights(module), {**STATE, "epoch": 1})
-    weights = checkpoint._weights(module)
-    train_step(module, optimizer)
+    """As by ``kill -9``: no file of the checkpoint has arrived, or all but the manifest."""
+    before = save(folder, 1)
 
-    def die(*_: object) -> None:
-        if moment == "upload_dir":  # a part of the files has arrived
-            storage.write_bytes(storage.join(folder, "checkpoint-00002-half", "model.safetensors"), b"half")
+    def die(uri: str, *_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, moment, die)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(folder, module, optimizer, weights, {**STATE, "epoch": 2})
-    loaded = checkpoint.load(folder, module, optimizer)
-    assert loaded is not None and loaded[1]["epoch"] == 1
-    assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
-    # The next save goes through.
-    checkpoint.save(folder, module, optimizer, weights, {**STATE, "epoch": 3})
-    loaded = checkpoint.load(folder, module, optimizer)
-    assert loaded is not None and loaded[1]["epoch"] == 3
+            save(folder, 2)
+    epoch, module, told = load(folder)
+    assert epoch == 1 and alike(module, before)
+    assert [("checkpoint-00002" in line, "interrupted" in line) for line in told] == [(True, True)][: len(told)]
+    assert len(told) == (1 if moment == "write_json" else 0)
+    # The next save goes through, and what was left of the other is gone.
+    save(folder, 2)
+    assert [name[:16] for name in storage.listdir(folder)] == ["checkpoint-00001", "checkpoint-00002"]
+    assert load(folder)[::2] == (2, [])
+
+
+FILES = ["best.safetensors", "manifest.json", "model.safetensors", "optimizer.safetensors", "random.safetensors"]
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "deleted"])
+@pytest.mark.parametrize("file", [*FILES, "state.json"])
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(tmp_path: Path, file: str, how: str) -> None:
+    folder = str(tmp_path)
+    before = save(folder, 1)
+    save(folder, 2)
+    name = checkpoint.newest(folder)
+    assert name is not None and name.startswith("checkpoint-00002")
+    path = tmp_path / name / file
+    content = path.read_bytes()
+    if how == "flipped":
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    elif how == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(content[: len(content) // 2 if how == "truncated" else 0])
+    epoch, module, told = load(folder)
+    assert epoch == 1 and alike(module, before)
+    assert len(told) == 1 and f"{folder}/{name}: damaged checkpoint, not used" in told[0] and file in told[0]
+    # The one that follows has the good one, not the damaged one, as its predecessor.
+    save(folder, 2)
+    assert name not in storage.listdir(folder) and len(storage.listdir(folder)) == 2
+    assert load(folder)[::2] == (2, [])
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_no_flipped_bit_gets_into_the_weights(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        before, newest = save(folder, 1), save(folder, 2)
+        name = checkpoint.newest(folder)
+        path = Path(folder, str(name), data.draw(st.sampled_from([*FILES, "state.json"])))
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        epoch, module, told = load(folder)
+        assert (epoch, len(told)) in ((1, 1), (2, 0))
+        assert alike(module, {1: before, 2: newest}[epoch])
+
+
+def test_when_none_is_usable_the_training_starts_anew_and_says_so(folder: str) -> None:
+    for epoch in (1, 2):
+        save(folder, epoch)
+        storage.write_bytes(storage.join(folder, str(checkpoint.newest(folder)), "state.json"), b"{}")
+    epoch, module, told = load(folder)
+    assert epoch == 0 and alike(module, trained(0, steps=1)[0])
+    assert len(told) == 3 and told[-1].endswith("no checkpoint is usable, the training starts anew")
+
+
+def test_one_of_another_version_is_told_and_cleared(tmp_path: Path) -> None:
+    """Format 1 had no manifest, and a pointer beside the folder."""
+    folder = str(tmp_path)
+    storage.write_bytes(storage.join(folder, "checkpoint-00004-0a1b2c3d", "model.safetensors"), b"old")
+    storage.write_json(storage.join(folder, "checkpoint.json"), {"checkpoint": "checkpoint-00004-0a1b2c3d"})
+    assert "starts anew" in load(folder)[2][-1]
+    checkpoint.clear(folder)
+    assert storage.walk(folder) == []
+
+
+def test_a_store_that_is_away_is_no_damage(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a network fault would throw away the newest epochs."""
+    save(folder, 1)
+
+    def away(uri: str) -> bytes:
+        raise storage.Unavailable(f"{uri}: away")
+
+    monkeypatch.setattr(storage, "read_bytes", away)
+    with pytest.raises(storage.Unavailable):
+        load(folder)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Every file beyond 3,000 bytes is one too large: the error of a full disk (or quota), for real."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path: Path) -> None:
+    folder = str(tmp_path / "trial")
+    before = save(folder, 1)
+    module, optimizer = trained(2, width=200)
+    state = {**STATE, "epoch": 2}
+    for _ in range(2):
+        with no_room():
+            told = checkpoint.save(folder, module, optimizer, checkpoint._weights(module), state)
+        assert told is not None and f"{folder}: no checkpoint of epoch 2, training goes on" in told
+        assert re.search(r"full, \d+\.\d MiB are free in .*; free some space", told)
+        assert len(storage.listdir(folder)) == 1, "nothing half-written is left"
+    epoch, restored, _ = load(folder)
+    assert epoch == 1 and alike(restored, before)
+    assert checkpoint.save(folder, module, optimizer, checkpoint._weights(module), state) is None
 
 
 def test_checkpoint_of_another_model(tmp_path: Path) -> None:

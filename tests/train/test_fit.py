@@ -66,7 +66,7 @@ def test_finetune(sample_corpus: str, tmp_path: Path, decoder: str) -> None:
     assert not any("gcer" in name for report in reports for name in report), "counted at the end only"
     assert sum(reading["edits"] for reading in readings) == count.character_edits
     assert load_recognizer(tmp_path / "model").alphabet == Corpus.open(sample_corpus).alphabet
-    assert checkpoint.pointer(str(tmp_path)) is None, "a finished trial needs no checkpoint"
+    assert checkpoint.newest(str(tmp_path)) is None, "a finished trial needs no checkpoint"
 
 
 def test_saved_model_is_that_of_the_best_epoch(
@@ -184,7 +184,7 @@ def test_resume(sample_corpus: str, tmp_path: Path, stage: str) -> None:
     with pytest.raises(Interrupted):
         run_here(job, into(first, interrupt))
     assert [figures["epoch"] for figures in first] == [0, 1, 2]
-    assert checkpoint.pointer(job.folder) is not None and not (tmp_path / "cut" / "result.json").exists()
+    assert checkpoint.newest(job.folder) is not None and not (tmp_path / "cut" / "result.json").exists()
 
     torch.manual_seed(999)
     second: list[dict[str, Any]] = []
