@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 from chaos_grid import Grid, InS3, OnDisk
@@ -27,6 +28,14 @@ class Arena:
     rng: random.Random
     away: float
     """Seconds that a server stays away."""
+    meanwhile: list[threading.Timer] = field(default_factory=list)
+    """Faults that end later."""
+
+    def calm(self) -> None:
+        """Wait for the end of the faults that go on."""
+        for timer in self.meanwhile:
+            timer.join()
+        self.meanwhile.clear()
 
     def find(self, ready: Callable[[], object], seconds: float = NOTICE) -> bool:
         """Wait until ``ready()`` while the driver lives; whether it came to that."""
@@ -88,21 +97,24 @@ def driver(arena: Arena) -> str | None:
 
 
 def mlflow(arena: Arena) -> str | None:
-    """The MLflow server is away for a while."""
-    if not arena.find(lambda: arena.cluster.workers(TRAINER)):
+    """The MLflow server is away for a while, and other faults happen meanwhile."""
+    if arena.meanwhile or not arena.find(lambda: arena.cluster.workers(TRAINER)):
         return None
-    began = time.monotonic()
     arena.mlflow.kill()
-    time.sleep(arena.away)
-    struck = arena.grid.driver.alive
-    arena.mlflow.start()
-    return f"for {time.monotonic() - began:.0f} s" if struck else None
+    back = threading.Timer(arena.away, arena.mlflow.start)
+    back.start()
+    arena.meanwhile.append(back)
+    # No driver ends before it has logged, so it meets this.
+    return f"for {arena.away:.0f} s and its start"
 
 
 def checkpoint(arena: Arena) -> str | None:
     """The driver is killed, the newest checkpoint of a trial damaged meanwhile, then the same command again."""
     grid, rng = arena.grid, arena.rng
     if not arena.find(grid.checkpoints):
+        return None
+    arena.calm()  # the driver that is to tell about it must start
+    if not grid.driver.alive:
         return None
     grid.driver.kill()
     deadline = time.monotonic() + NOTICE

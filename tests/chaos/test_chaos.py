@@ -21,7 +21,7 @@ from chaos_world import S3, Cluster, Disk, Server, mlflow_server
 LONG = int(os.environ.get("HTR_RAY_CHAOS", "50"))
 SEED = int(os.environ.get("HTR_RAY_CHAOS_SEED", "1"))
 AWAY = 30.0 if "HTR_RAY_CHAOS" in os.environ else 3.0
-MOST = 6  # faults of one grid
+MOST = 8  # faults of one grid
 
 
 @dataclass
@@ -35,6 +35,7 @@ class World:
     mlflow: Server
     tracking: str
     fractions: str = "[1.0]"
+    epochs: int = 5
     outcome: dict[str, Any] = field(default_factory=dict)
 
     def grid(self, name: str, place: Place) -> Grid:
@@ -45,7 +46,10 @@ class World:
             address=self.cluster.address,
             tracking=self.tracking,
             logs=self.root,
-            settings=[f"label_fractions={self.fractions}", "finetune.retries=8", "pretrain.retries=8"],
+            settings=[
+                *(f"label_fractions={self.fractions}", "finetune.retries=8", "pretrain.retries=8"),
+                *(f"pretrain.max_epochs={self.epochs}", f"finetune.max_epochs={self.epochs}"),
+            ],
         )
 
     def undisturbed(self) -> None:
@@ -62,12 +66,13 @@ class World:
         with grid:
             arena.find(lambda: ": started" in grid.driver.said(), 300.0)
             for kind in kinds:
-                moment = rng.uniform(0.0, 6.0)
+                moment = rng.uniform(0.0, 4.0)
                 time.sleep(moment)
                 told = faults[kind](arena) if grid.driver.alive else None
                 print(f"{grid.name}: after {moment:.1f} s: {kind}: {told or 'came too late'}", flush=True)
                 if told is not None:
                     struck.append((kind, told))
+            arena.calm()
             again = grid.finish()
         print(f"{grid.name}: the driver was started {grid.driver.starts} times, {again} after the last fault")
         wrong = grid.audit(self.outcome)
@@ -104,7 +109,7 @@ def test_a_grid_survives_what_clusters_do(world: World, tmp_path: Path) -> None:
 @pytest.mark.chaos
 def test_fifty_random_faults(world: World, tmp_path: Path) -> None:
     """``HTR_RAY_CHAOS`` faults that struck, of all kinds, at moments drawn from ``HTR_RAY_CHAOS_SEED``."""
-    world.fractions = "[0.5,1.0]"
+    world.fractions, world.epochs = "[0.5,1.0]", 12
     world.mlflow.start()
     world.undisturbed()
     places: list[Place] = [InS3(world.s3)]
