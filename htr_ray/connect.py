@@ -15,6 +15,7 @@ import ray
 from rich.console import Console
 
 from htr_ray.errors import UserError
+from htr_ray.machine import cores
 
 _CURRENT = Path("/tmp/ray/ray_current_cluster")
 """Where ``ray start`` notes its address (documented in ``ray.init``)."""
@@ -53,10 +54,9 @@ def cluster(console: Console) -> Iterator[None]:
 
 
 def _start(console: Console) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A trainer and its stream take turns on a core, so each core counts twice here.
-    ray.init(address="local", num_cpus=2 * cores, include_dashboard=False, **_QUIET)
-    console.print(f"Started a local Ray on {cores} core(s).")
+    ray.init(address="local", num_cpus=2 * cores(), include_dashboard=False, **_QUIET)
+    console.print(f"Started a local Ray on {cores()} core(s).")
 
 
 def started_here() -> str | None:

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from htr_ray import connect
 from htr_ray.corpus.importers.units import Unit
-from htr_ray.corpus.processes import cores, work_through
+from htr_ray.corpus.processes import work_through
 from htr_ray.corpus.schema import SetAside
 from htr_ray.corpus.work import INGESTED, batches_of
 from htr_ray.errors import UserError
+from htr_ray.machine import cores
 
 FEW = 4
 """Up to this many units (some hundred lines) are done before a worker would have started."""

@@ -23,11 +23,6 @@ _AHEAD = 2
 _TRIES = 2
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def work_through(units: Iterable[tuple[str, bytes]], workers: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Have ``units`` (what each is called, and it pickled) worked through by ``workers`` processes.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from nltk.lm import NgramCounter, Vocabulary
@@ -87,28 +86,6 @@ class CharacterNgrams:
     def end(self, state: Context) -> float:
         return self._log_prob(state, END)
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON can hold it; the n-grams as a tree, character by character."""
-        tree: dict[str, Any] = {}
-        for ngram, count in self.counts.items():
-            node = tree
-            for character in ngram[:-1]:
-                node = node.setdefault(character, {})
-            node[ngram[-1]] = count
-        return {
-            "order": self.order,
-            "direction": self.direction,
-            "weight": self.weight,
-            "bonus": self.bonus,
-            "counts": tree,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> CharacterNgrams:
-        """Inverse of ``to_json``. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
-        counts = Counter(dict(_leaves(value["counts"], int(value["order"]))))
-        return cls(counts, int(value["order"]), value["direction"], float(value["weight"]), float(value["bonus"]))
-
     def _log_prob(self, context: Context, character: str) -> float:
         column = self._column.get(character, len(self._column))
         return math.log(self._row(context)[column])
@@ -145,11 +122,3 @@ class _Smoothing(WittenBell):
         unigrams = self.counts.unigrams
         known, total = len(unigrams), unigrams.N()
         return (unigrams[word] + known / (known + 1)) / (known + total)
-
-
-def _leaves(tree: dict[str, Any], depth: int, above: Context = ()) -> Iterator[tuple[Context, int]]:
-    for character, below in tree.items():
-        if depth > 1:
-            yield from _leaves(below, depth - 1, (*above, character))
-        else:
-            yield (*above, character), int(below)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any
 
 import regex
 
@@ -70,16 +69,6 @@ class WordList:
 
     def end(self, state: str | None) -> float:
         return 0.0 if not state or self._next(state) == state else -self.penalty
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
-        return {name: getattr(self, name) for name in ("direction", "weight", "bonus", "penalty", "words")}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> WordList:
-        """Inverse of ``to_json``. Raises KeyError, TypeError or ValueError for anything else."""
-        figures = (float(value[name]) for name in ("weight", "bonus", "penalty"))
-        return cls((str(word) for word in value["words"]), value["direction"], *figures)
 
     def _next(self, beginning: str) -> str:
         """The first word of the list that is not before ``beginning``; empty: there is none."""

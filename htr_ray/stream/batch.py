@@ -16,9 +16,8 @@ from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.images import decode_grey
 from htr_ray.pretext import make as make_pretext
 from htr_ray.stream.augment import augment
-from htr_ray.stream.scale import MIN_WIDTH, scale_line
+from htr_ray.stream.scale import MIN_WIDTH, PAPER, pack, scale_line
 
-PAPER = 255  # right padding; the encoder maps it to zero
 WIDTH_STEP = 16  # least step of batch widths
 
 
@@ -135,9 +134,7 @@ class BatchMaker:
 
         widths = np.array([image.shape[1] for image in images], dtype=np.int32)
         width = padded_width(int(widths.max()))
-        padded = np.full((len(images), self.recipe.height, width), PAPER, np.uint8)
-        for row, image in zip(padded, images, strict=True):
-            row[:, : image.shape[1]] = image
+        padded = pack(images, width)
         lengths = np.array([len(target) for target in targets], dtype=np.int64)
         table = np.zeros((len(targets), max(1, int(lengths.max()))), dtype=np.int64)
         for number, target in enumerate(targets):
@@ -146,7 +143,7 @@ class BatchMaker:
             [
                 {
                     "images": padded.tobytes(),
-                    "shape": list(padded.shape),
+                    "shape": [len(images), self.recipe.height, width],
                     "widths": widths,
                     "targets": table.ravel(),
                     "lengths": lengths,

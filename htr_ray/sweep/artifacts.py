@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from htr_ray import storage
@@ -65,18 +66,20 @@ def _readings(shelf: Shelf, trial: Trial) -> None:
         readings.extend(storage.read_json(storage.join(trial.job.folder, READINGS)))
         return predictions_table(readings)
 
-    def images_of(lines: int) -> dict[str, bytes]:
-        shown = [line["id"] for found in choose(readings, lines).values() for line in found]
-        return test_images(trial.job.corpus, shown)
+    few = trial.job.finetune.sample_lines if trial.job.finetune is not None else 0
+
+    @cache
+    def images() -> dict[str, bytes]:
+        chosen = [found for lines in (SHEET_LINES, few) for found in choose(readings, lines).values()]
+        return test_images(trial.job.corpus, [line["id"] for found in chosen for line in found])
 
     shelf.add("predictions.tsv", predictions)
     if "predictions.tsv" in shelf.missing:
         return
     shelf.add("confusions.tsv", lambda: confusion_table(readings))
-    shelf.add("test_lines.html", lambda: reading_sheet(readings, images_of(SHEET_LINES), trial.key, SHEET_LINES))
-    few = trial.job.finetune.sample_lines if trial.job.finetune is not None else 0
+    shelf.add("test_lines.html", lambda: reading_sheet(readings, images(), trial.key, SHEET_LINES))
     if few:
-        shelf.add("test_lines.png", lambda: reading_picture(readings, images_of(few), trial.key, few))
+        shelf.add("test_lines.png", lambda: reading_picture(readings, images(), trial.key, few))
 
 
 def _preview(shelf: Shelf, trial: Trial) -> None:

@@ -36,6 +36,20 @@ _FILES = {
 }
 
 
+def title(trial: Trial) -> str:
+    """Name of a trial's run, short enough for MLflow's tables; its key is a tag."""
+    job = trial.job
+    words = [trial.pretext]
+    if trial.stage == "finetune":
+        words += [str(job.decoder), f"{100 * (job.label_fraction or 0):g} %"]
+        words += ["frozen"] if job.protocol == "frozen" else []
+    else:
+        words.append("encoder")
+    kind = "probe" if trial.probe else "choice"
+    words.append(f"seed {job.seed}" if trial.choice is None else f"{kind} {trial.choice}")
+    return f"{trial.corpus}: {', '.join(words)}"
+
+
 def what_it_is(trial: Trial) -> str:
     """One sentence about a trial."""
     job = trial.job

@@ -14,7 +14,7 @@ from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
 from htr_ray.sweep.artifacts import trial_files
 from htr_ray.sweep.cells import Trial
-from htr_ray.sweep.notes import trial_note
+from htr_ray.sweep.notes import title, trial_note
 from htr_ray.sweep.recipe import FREE_STAGE
 from htr_ray.track.dataset import dataset_inputs
 from htr_ray.track.ending import Ending
@@ -59,7 +59,7 @@ class Recorder:
     def started(self, trial: Trial) -> None:
         self._tracker.start_trial(
             trial.key,
-            trial.key,
+            title(trial),
             params=self._params(trial),
             tags={**trial.tags, **self._grid, **self._tags},
             free=FREE_PARAMS,
@@ -84,7 +84,7 @@ class Recorder:
         for trial in trials:
             self._tracker.catch_up(
                 trial.key,
-                trial.key,
+                title(trial),
                 params=self._params(trial),
                 # Not this run's tags: the trial ran with the versions of another day.
                 tags={**trial.tags, **self._grid},

@@ -16,7 +16,7 @@ from PIL import Image
 from htr_ray.config import ModelSettings
 from htr_ray.corpus.images import decode_grey
 from htr_ray.errors import UserError
-from htr_ray.stream.scale import scale_line
+from htr_ray.stream.scale import pack, scale_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +171,4 @@ def _batch(lines: list[np.ndarray], device: str) -> tuple[Tensor, Tensor]:
     import torch
 
     widths = [line.shape[1] for line in lines]
-    images = np.full((len(lines), 1, lines[0].shape[0], max(widths)), 255, np.uint8)
-    for row, line in enumerate(lines):
-        images[row, 0, :, : line.shape[1]] = line
-    return torch.from_numpy(images).to(device), torch.tensor(widths, dtype=torch.int32, device=device)
+    return torch.from_numpy(pack(lines, max(widths))).to(device), torch.tensor(widths, dtype=torch.int32, device=device)

@@ -17,8 +17,9 @@ from htr_ray.config import StageSettings, StreamSettings
 from htr_ray.corpus.fractions import label_subset
 from htr_ray.errors import UserError
 from htr_ray.model.batchnorm import synchronise
-from htr_ray.stream.batch import PAPER, Batch, Recipe
+from htr_ray.stream.batch import Batch, Recipe
 from htr_ray.stream.pipeline import Source, stream
+from htr_ray.stream.scale import PAPER
 from htr_ray.train import checkpoint, usage
 from htr_ray.train.schedule import Clock, rate
 from htr_ray.train.worker import Worker, autocast_dtype

@@ -10,7 +10,8 @@ import torch
 from htr_ray.config import TranscribeSettings
 from htr_ray.model.language import LanguageModel
 from htr_ray.model.recognizer import Reading
-from htr_ray.stream.batch import PAPER, padded_width
+from htr_ray.stream.batch import padded_width
+from htr_ray.stream.scale import pack
 from htr_ray.train.worker import autocast_dtype, local_device
 from htr_ray.transcribe.lines import Chunk, Line
 from htr_ray.transcribe.model import Bundle
@@ -83,7 +84,4 @@ def _width(line: Line) -> int:
 def _pack(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Lines ``uint8 [H, W_i]`` -> images ``uint8 [B, 1, H, W]``, paper on the right, and widths ``int32 [B]``."""
     widths = np.array([image.shape[1] for image in images], np.int32)
-    packed = np.full((len(images), 1, images[0].shape[0], padded_width(int(widths.max()))), PAPER, np.uint8)
-    for row, image in zip(packed, images, strict=True):
-        row[0, :, : image.shape[1]] = image
-    return packed, widths
+    return pack(images, padded_width(int(widths.max()))), widths

@@ -23,6 +23,7 @@ from htr_ray import storage
 from htr_ray.config import TranscribeSettings
 from htr_ray.connect import cluster
 from htr_ray.errors import UserError
+from htr_ray.machine import cores
 from htr_ray.model.language import LanguageModel
 from htr_ray.train.worker import set_threads
 from htr_ray.transcribe.lines import Chunk, Recipe, chunks
@@ -92,14 +93,10 @@ def work_off(tasks: Sequence[Task], work: Work, console: Console) -> Iterator[tu
 def _here(tasks: Sequence[Task], work: Work) -> Iterator[tuple[Tally, bool]]:
     # torch's own threads wait for each other in every operation: where another process wants a core, two of them
     # read 3 lines/s and two batches side by side 30 (small preset, two busy cores).
-    reader = work.reader(side_by_side=_cores())
+    reader = work.reader(side_by_side=cores())
     found = itertools.chain.from_iterable(_decoded(task, work) for task in tasks)
     for chunk in _ahead(found):
         yield _written(reader.read(chunk), work), chunk.last
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ahead(found: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -173,7 +170,7 @@ def _pool(settings: TranscribeSettings, tasks: int) -> _Pool:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1 and gpus_each == 0:
         # A local Ray may count each core twice (see htr_ray.connect); reading keeps a core busy.
-        cpus = min(cpus, max(_cores(), settings.cpus_per_actor))
+        cpus = min(cpus, max(cores(), settings.cpus_per_actor))
     room = cpus - (1 if decoders or (decoders is None and gpus_each) else 0)
     fitting = [room / settings.cpus_per_actor] + ([gpus / gpus_each] if gpus_each else [])
     actors = max(1, min(settings.actors or tasks, int(min(fitting) + 1e-9), tasks))

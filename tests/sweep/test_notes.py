@@ -7,7 +7,7 @@ from collections.abc import Callable
 from htr_ray.config import GridSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.sweep.cells import expand
-from htr_ray.sweep.notes import reproduction, trial_note
+from htr_ray.sweep.notes import reproduction, title, trial_note
 from htr_ray.track.environment import environment
 
 
@@ -24,6 +24,21 @@ def test_a_trial_says_what_it_is(sample_corpus: str, grid: Callable[..., GridSet
     assert "| CER on test lines | 12.3 % |" in scratch and "| labelled training lines | 1,234 |" in scratch
     assert "| WER" not in scratch  # an older result knew none
     assert "pre-trained with **flip**, the encoder fixed" in notes["finetune/sample/frozen/ctc/0.05/flip/seed0"]
+
+
+def test_runs_have_short_names_that_differ(grid: Callable[..., GridSettings]) -> None:
+    trials = expand(
+        grid(
+            *("corpora=[/a/dhsd]", "pretexts=[none,sorting]", "label_fractions=[0.05,1.0]", "seeds=[0,1]"),
+            *("protocols=[frozen,semi_supervised]", "search.pretrain={pretext.sorting_pieces: [4, 5, 6]}"),
+        )
+    )
+    titles = {trial.key: title(trial) for trial in trials}
+    assert len(set(titles.values())) == len(trials) and max(map(len, titles.values())) < 50
+    assert titles["finetune/dhsd/frozen/transformer/0.05/sorting/seed1"] == (
+        "dhsd: sorting, transformer, 5 %, frozen, seed 1"
+    )
+    assert titles["pretrain/dhsd/sorting/choice1"] == "dhsd: sorting, encoder, choice 1"
 
 
 def test_how_to_make_it_again_names_data_versions_and_no_password(sample_corpus: str) -> None:
