@@ -176,7 +176,9 @@ def _search(
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
     log = GridLog(settings, console)
     recorder = log.recorder
-    recorder.finished_before([searches.resolve(trial) for trial in trials if trial.key in done])
+    recorder.finished_before(
+        [searches.resolve(trial) for trial in trials if trial.key in done and searches.settled(trial)]
+    )
     over = set(done) | searches.ended_before()
     left = [trial for trial in trials if trial.key not in over]
     searcher = GridSearcher(

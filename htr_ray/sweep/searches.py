@@ -156,6 +156,12 @@ class Searches:
                     keys |= {trial.key, search.trials[number].key}
         return keys
 
+    def settled(self, trial: Trial) -> bool:
+        """Whether the searches that a trial rests on are decided, so that it can be resolved."""
+        return all(
+            self[key].winner is not None for key in (trial.waits_for, trial.takes) if key is not None and key in self
+        )
+
     def resolve(self, trial: Trial) -> Trial:
         """The trial as it is to run: with the values of its choice, or of the search that it follows."""
         job, encoder = trial.job, trial.waits_for

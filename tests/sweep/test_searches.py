@@ -289,6 +289,18 @@ def test_optuna_learns_from_what_has_ended(tmp_path: Path) -> None:
     assert sorted(near)[4] > 1e-3  # the best known are above 0.002; at random half would lie below 0.001
 
 
+def test_a_winner_that_was_deleted_is_trained_again(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "pretexts=[none]", RATE, figure=by_choice(1)).run()
+    (search,) = driver.searches
+    assert search.winner is not None
+    storage.delete_dir(search.winner.job.folder)
+    again = Driver(tmp_path, "pretexts=[none]", RATE, figure=by_choice(1))
+    followers = [trial for trial in again.trials if trial.takes]
+    assert followers and not any(again.searches.settled(trial) for trial in followers)
+    assert again.run().started == [search.winner.key]  # the seed that took its settings keeps its result
+    assert all(again.searches.settled(trial) for trial in again.trials)
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     Driver(tmp_path, "pretexts=[none]", RATE).run()
     uri = f"{tmp_path}/g/finetune/c/semi_supervised/ctc/1/none/search.json"
