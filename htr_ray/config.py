@@ -164,6 +164,11 @@ class StageSettings(Settings):
     min_steps_per_epoch: Count = Field(
         1, description="Few lines are repeated within an epoch until it has this many optimizer steps."
     )
+    max_steps_per_epoch: Count | None = Field(
+        None,
+        description="Many lines: a pass over them is cut into epochs of about this many optimizer steps (of whole "
+        "stream.shuffle_lines), each with its validation; max_epochs and patience count these. null: not cut.",
+    )
     patience: Count = Field(30, description="Epochs without a better validation figure before a trial ends.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate of Adam.")
     warmup: Probability = Field(0.02, description="Share of the schedule in which the rate rises linearly.")

@@ -9,6 +9,7 @@ one is read row group by row group in every epoch.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Batch, BatchMaker, Recipe, unpack
-from htr_ray.stream.plan import Plan, laps_for
+from htr_ray.stream.plan import Plan, laps_for, parts_for
 from htr_ray.stream.scale import scaled_width
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def open_source(
     only: set[str] | None = None,
     labelled: bool = False,
     min_steps: int = 1,
+    max_steps: int | None = None,
     workers: int = 1,
 ) -> Source:
     """Plan the lines of a split.
@@ -143,8 +145,9 @@ def open_source(
         seed=seed,
         laps=laps_for(lines, batch_size, min_steps),
     )
-    source = Source(corpus, plan, corpus.files(split), file, group, row)
-    return _cache(source, settings)
+    source = _cache(Source(corpus, plan, corpus.files(split), file, group, row), settings)
+    # Once it is known what a unit is.
+    return replace(source, plan=replace(source.plan, parts=parts_for(source.plan, max_steps)))
 
 
 def _cache(source: Source, settings: StreamSettings) -> Source:
@@ -171,10 +174,8 @@ def _make_batches(
     """The task: one chunk of one pass -> its batches (the slice of this training worker)."""
     source: Source = _fetch(shared[0])
     make = _maker(recipe_key, recipe[0])
-    lap, chunk = item["lap"][0].as_py(), item["chunk"][0].as_py()
-    chunks = source.plan.chunks(lap)
-    batches = source.plan.batches(lap, chunk, chunks[chunk])
-    ends_epoch = chunk == len(chunks) - 1 and (lap + 1) % source.plan.laps == 0
+    lap, chunk, epoch, ends_epoch = (item[name][0].as_py() for name in ("lap", "chunk", "epoch", "ends"))
+    batches = source.plan.batches(lap, chunk, source.plan.chunks(lap)[chunk])
     lines = source.read(np.concatenate(batches))
     offset = 0
     for number, batch in enumerate(batches):
@@ -183,7 +184,7 @@ def _make_batches(
         yield make(
             part,
             lap=lap,
-            epoch=lap // source.plan.laps,
+            epoch=epoch,
             total=len(batch),
             last=ends_epoch and number == len(batches) - 1,
         )
@@ -231,7 +232,7 @@ def stream(
 
 def _rounds(
     plan: Plan, height: int, settings: StreamSettings, first_epoch: int, epochs: int | None
-) -> Iterator[tuple[list[dict[str, int]], int]]:
+) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """Chunks to be made in one Ray Data execution, and their number of batches.
 
     A round is finite and unthrottled: Ray Data's loop spins, and takes the trainer's
@@ -240,26 +241,26 @@ def _rounds(
     most one and a half rounds ahead.
     """
     line_bytes = height * int(plan.widths.mean() + 1)
-    lap = first_epoch * plan.laps
-    end = None if epochs is None else (first_epoch + epochs) * plan.laps
-    items: list[dict[str, int]] = []
+    items: list[dict[str, Any]] = []
     steps = size = 0
-    while end is None or lap < end:
-        for number, chunk in enumerate(plan.chunks(lap)):
-            items.append({"lap": lap, "chunk": number})
-            steps += -(-len(chunk) // plan.batch_size)
-            size += len(chunk) * line_bytes
+    for epoch in itertools.count(first_epoch):
+        if epochs is not None and epoch >= first_epoch + epochs:
+            break
+        chunks = plan.epoch(epoch)
+        for place, (lap, number, lines) in enumerate(chunks, 1):
+            items.append({"lap": lap, "chunk": number, "epoch": epoch, "ends": place == len(chunks)})
+            steps += -(-lines // plan.batch_size)
+            size += lines * line_bytes
             # Enough chunks that every CPU worker has one in hand and one to come.
             if size >= AHEAD_BYTES and len(items) >= min(2 * settings.workers, MAX_CHUNKS):
                 yield items, steps
                 items, steps, size = [], 0, 0
-        lap += 1
     if items:
         yield items, steps
 
 
 def _start(
-    work: tuple[list[dict[str, int]], int] | None, *, make: Any, settings: StreamSettings, placement: Any
+    work: tuple[list[dict[str, Any]], int] | None, *, make: Any, settings: StreamSettings, placement: Any
 ) -> tuple[Generator[pa.Table, None, None], int] | None:
     """Start a round; returns its rows, one per batch, and their number, or None at the end."""
     if work is None:

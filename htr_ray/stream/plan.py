@@ -22,6 +22,7 @@ class Plan:
     unit: int32 ``[N]``, the unit that each line is read with, ascending.
     batch_size: lines of a global batch (over all training workers).
     laps: passes over the lines that make up one epoch (few labels are repeated).
+    parts: epochs that one pass is cut into, between chunks (a large corpus); only with ``laps`` = 1.
     """
 
     widths: np.ndarray
@@ -30,6 +31,7 @@ class Plan:
     shuffle_lines: int
     seed: int
     laps: int = 1
+    parts: int = 1
 
     @property
     def lines(self) -> int:
@@ -74,16 +76,34 @@ class Plan:
         parts = np.array_split(lines, max(1, -(-len(lines) // self.batch_size)))
         return [parts[i] for i in rng.permutation(len(parts))]
 
+    def epoch(self, epoch: int) -> list[tuple[int, int, int]]:
+        """Chunks of an epoch (counted from 0), in order: the pass, the number in that pass, and how many lines."""
+        lap, part = divmod(epoch, self.parts)
+        pieces = [
+            (lap, number, len(chunk))
+            for lap in range(lap * self.laps, (lap + 1) * self.laps)
+            for number, chunk in enumerate(self.chunks(lap))
+        ]
+        bounds = [len(pieces) * piece // self.parts for piece in range(self.parts + 1)]
+        return pieces[bounds[part] : bounds[part + 1]]
+
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch (counted from 0)."""
-        return sum(
-            -(-len(chunk) // self.batch_size)
-            for lap in range(epoch * self.laps, (epoch + 1) * self.laps)
-            for chunk in self.chunks(lap)
-        )
+        return sum(-(-lines // self.batch_size) for _, _, lines in self.epoch(epoch))
 
 
 def laps_for(lines: int, batch_size: int, min_steps: int) -> int:
     """Passes per epoch so that an epoch has at least ``min_steps`` optimizer steps."""
     steps = max(1, -(-lines // batch_size))  # of one pass, at the least
     return max(1, -(-min_steps // steps))
+
+
+def parts_for(plan: Plan, max_steps: int | None) -> int:
+    """Epochs per pass so that each has about ``max_steps`` optimizer steps; a chunk is never cut, so it may be more."""
+    if max_steps is None or plan.laps > 1:
+        return 1
+    steps = max(1, -(-plan.lines // plan.batch_size))
+    # A chunk closes with the unit that fills it, and the last may take in one too small for a batch.
+    largest = max(plan.shuffle_lines, plan.batch_size) + int(np.diff(plan._bounds()).max())
+    chunks = max(1, -(-(plan.lines - plan.batch_size) // largest))
+    return min(-(-steps // max_steps), chunks)

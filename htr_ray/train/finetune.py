@@ -145,6 +145,7 @@ def open_data(job: Job) -> FinetuneData:
             job.stream,
             seed=job.seed,
             min_steps=settings.min_steps_per_epoch,
+            max_steps=settings.max_steps_per_epoch,
             only={line_id for line_id, foreign_ in foreign.items() if not foreign_},
             **shared,
         ),

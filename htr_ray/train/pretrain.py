@@ -103,6 +103,7 @@ def open_data(job: Job) -> PretrainData:
             job.stream,
             seed=job.seed,
             min_steps=settings.min_steps_per_epoch,
+            max_steps=settings.max_steps_per_epoch,
             **shared,
         ),
         validation=open_source(

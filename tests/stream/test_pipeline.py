@@ -70,6 +70,18 @@ def test_runs_repeat(sample_corpus: str, two_epochs: list[Batch]) -> None:
     assert same(two_epochs, list(stream(source_of(sample_corpus, busy), RECIPE, busy, epochs=2)))
 
 
+def test_a_pass_cut_into_epochs_reads_the_same_lines(sample_corpus: str, two_epochs: list[Batch]) -> None:
+    source = source_of(sample_corpus, max_steps=4)
+    parts = source.plan.parts
+    assert parts > 1
+    cut = list(stream(source, RECIPE, SETTINGS, epochs=2 * parts))
+    assert [batch.ids for batch in cut] == [batch.ids for batch in two_epochs]
+    assert all(np.array_equal(x.images, y.images) for x, y in zip(cut, two_epochs, strict=True))
+    assert [batch.epoch for batch in cut if batch.last] == list(range(2 * parts))
+    later = list(stream(source, RECIPE, SETTINGS, first_epoch=parts + 1, epochs=1))
+    assert same(later, [batch for batch in cut if batch.epoch == parts + 1])
+
+
 def test_resumed_stream_continues(sample_corpus: str, two_epochs: list[Batch]) -> None:
     second = list(stream(source_of(sample_corpus), RECIPE, SETTINGS, first_epoch=1, epochs=1))
     assert same([batch for batch in two_epochs if batch.epoch == 1], second)

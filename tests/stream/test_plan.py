@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htr_ray.stream.plan import Plan, laps_for
+from htr_ray.stream.plan import Plan, laps_for, parts_for
 
 
 @st.composite
@@ -90,6 +90,27 @@ def test_order_depends_on_seed_and_lap_only(plan: Plan, lap: int) -> None:
     twin = replace(plan, laps=plan.laps + 1)
     order(twin, lap + 1)
     assert [b.tolist() for b in order(twin, lap)] == [b.tolist() for b in first]
+
+
+@settings(deadline=None, max_examples=60)
+@given(plans(), st.integers(1, 30), st.integers(0, 4))
+def test_a_pass_cut_into_epochs_is_the_same_pass(plan: Plan, max_steps: int, lap: int) -> None:
+    whole = replace(plan, laps=1)
+    cut = replace(whole, parts=parts_for(whole, max_steps))
+    epochs = [cut.epoch(epoch) for epoch in range(lap * cut.parts, (lap + 1) * cut.parts)]
+    assert all(epochs)  # none is empty
+    assert sum(epochs, []) == whole.epoch(lap)
+    assert sum(cut.steps(lap * cut.parts + part) for part in range(cut.parts)) == whole.steps(lap)
+
+
+def test_epochs_are_about_as_long_as_asked() -> None:
+    plan = realistic(lines=20_000)  # 625 steps in chunks of 8
+    for asked in (50, 100, 624):
+        cut = replace(plan, parts=parts_for(plan, asked))
+        assert max(abs(cut.steps(epoch) - asked) for epoch in range(cut.parts)) <= max(8, asked / 2)
+    assert parts_for(plan, 1) == parts_for(plan, 8) == -(-(20_000 - 32) // 257)  # a chunk at the least
+    assert parts_for(plan, None) == parts_for(plan, 625) == 1
+    assert parts_for(replace(plan, laps=2), 5) == 1  # few lines, which are repeated
 
 
 def test_laps_and_seeds_differ() -> None:
