@@ -19,8 +19,6 @@ class GridCallback(Callback):
         self._board = board
         self._recorder = recorder
         self._started: set[str] = set()
-        self.failed: dict[str, str] = {}
-        """Why the trials broke that were not tried again, by key."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for Tuner.restore(); a grid is continued from its own storage instead,
@@ -54,8 +52,11 @@ class GridCallback(Callback):
         self._board.told(f"{trial.config['key']}: broke and is tried again ({_why(trial)})")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.failed[trial.config["key"]] = why = _why(trial)
-        self._end(trial, why)
+        key, why = trial.config["key"], _why(trial)
+        if self._searcher.broke(key, why, final=not trial.should_recover()):
+            self._end(trial, why)
+        else:
+            self._board.told(f"{key}: broke and is tried again ({why})")
 
     def _end(self, trial: Any, failure: str | None, halved: bool = False) -> None:
         key = trial.config["key"]

@@ -197,10 +197,8 @@ def _search(
     rows: list[dict[str, Any]] = []
     try:
         if left:
-            callback = GridCallback(searcher, board, recorder)
-            _tune(settings, trials, len(left), _Tune(searcher, halving, budget, callback), gpus, slots)
-            # Tune does not tell the searcher why a process broke.
-            searcher.failed |= {key: why for key, why in callback.failed.items() if key in searcher.failed}
+            tune_run = _Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
+            _tune(settings, trials, tune_run, gpus, slots)
         # Tune takes the first Ctrl-C for an orderly end, and returns.
         unfinished = searcher.unfinished
     finally:
@@ -228,7 +226,20 @@ class _Tune:
     callback: GridCallback
 
 
-def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gpus: float, slots: int) -> None:
+_TUNE_ENVIRONMENT = {
+    # The board tells the story; Tune's own tables would only interrupt it.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Of each trial Tune would keep a CSV, a JSON and a TensorBoard file open, and a thread for the last; of each
+    # result they were the largest part of the driver's work. MLflow has it all.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own state is for Tuner.restore(), which is not used; writing it stops the driver for seconds when there
+    # are thousands of trials. Once at the beginning and once at the end remain.
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
+}
+
+
+def _tune(settings: GridSettings, trials: list[Trial], own: _Tune, gpus: float, slots: int) -> None:
     # The GPU share of a trial can differ by stage; Tune asks per trial.
     by_key = {trial.key: need(trial, gpus) for trial in trials}
     trainable = tune.with_resources(
@@ -236,9 +247,10 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
         lambda config: placement(by_key[config["key"]]),
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    # The board tells the story; Tune's own tables would only interrupt it.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
+    # It would count trials as incomplete that were handed out again and are done.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    for name, value in _TUNE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
     with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
@@ -247,7 +259,7 @@ def _tune(settings: GridSettings, trials: list[Trial], left: int, own: _Tune, gp
             tune_config=tune.TuneConfig(
                 search_alg=own.searcher,
                 scheduler=own.halving,
-                num_samples=left,
+                num_samples=-1,  # the searcher says when all have ended
                 # Imports and start-up are paid once per process, not once per trial.
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["key"].replace("/", "-"),

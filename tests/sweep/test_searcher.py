@@ -73,6 +73,8 @@ class Driver:
         trial_id = next(t for t, k in self.running.items() if k == key)
         del self.running[trial_id]
         self.search.on_trial_complete(trial_id, **how)
+        if how.get("error"):  # the callback knows why, and whether Tune had retries left
+            self.search.broke(key, "out of memory", final=True)
         self.fill()
 
 
@@ -96,7 +98,7 @@ def test_a_cell_starts_when_its_own_encoder_is_ready() -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ({"error": True}, "the trial's process died (see its log)"),
+        ({"error": True}, "out of memory"),
         ({"result": {"failure": "damaged file"}}, "damaged file"),
     ],
 )
@@ -118,6 +120,9 @@ def test_finished_trials_are_not_handed_out() -> None:
     trials = small()
     driver = Driver(searcher(trials, done={trial.key for trial in trials if trial.stage == "pretrain"}))
     driver.fill()
+    assert len(driver.started) == 6 and not driver.over  # one that breaks may have to be handed out again
+    for key in driver.started:
+        driver.end(key, result={"finished": True})
     assert len(driver.started) == 6 and driver.over
     assert Driver(searcher(trials, done={trial.key for trial in trials})).search.suggest("t") == Searcher.FINISHED
 
@@ -133,6 +138,20 @@ def test_one_trial_may_always_run() -> None:
     driver = Driver(searcher(small("pretrain.workers=50"), cpus=2))
     driver.fill()
     assert len(driver.running) == 1
+
+
+def test_what_tune_gives_up_too_early_is_handed_out_again_and_nothing_behind_it_is_lost() -> None:
+    search = searcher(small("pretexts=[flip]", "pretrain.retries=1"))
+    encoder = "pretrain/c/flip/seed0"
+    for trial_id in ("t0", "t1"):
+        assert search.suggest(trial_id)["key"] == encoder
+        assert search.suggest("x") is None
+        search.on_trial_complete(trial_id, error=True)
+        assert search.unfinished
+        over = search.broke(encoder, "the actor died", final=False)
+        assert over == (trial_id == "t1")
+        assert len(search.failed) == (3 if over else 0)
+    assert search.failed[encoder] == "the actor died" and not search.unfinished
 
 
 def test_trials_that_tune_does_not_know_here_are_ignored() -> None:
