@@ -344,8 +344,8 @@ def test_a_grid_that_is_interrupted_says_so_and_registers_nothing(
     axes = ["name=stopped", "pretexts=[none]", "decoders=[ctc]", "label_fractions=[0.5,1.0]", "max_concurrent=1"]
     original = Board.ended
 
-    def stop(self: Board, key: str, failure: str | None) -> None:
-        original(self, key, failure)
+    def stop(self: Board, key: str, failure: str | None, halved: bool = False) -> None:
+        original(self, key, failure, halved=halved)
         os.kill(os.getpid(), signal.SIGINT)
 
     def versions() -> int:
