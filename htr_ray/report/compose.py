@@ -37,6 +37,7 @@ def compose(made: Analysis) -> Document:
         Section("searches", "Hyperparameters", _some(search_table(made.grid.searches))),
         Section("learning-curves", "Learning curves", [*drawings.learning_curves(made)]),
         Section("examples", "Examples of errors", error_examples(made)),
+        Section("timeline", "How the time was used", [*drawings.timeline(made)]),
         Section("data", "Data", [*facts.corpus_tables(made)]),
         Section("notes", "Notes", [Bullets([redacted(note) for note in made.notes])] if made.notes else []),
         Section(

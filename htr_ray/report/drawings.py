@@ -9,9 +9,11 @@ import numpy as np
 
 from htr_ray.report import figures
 from htr_ray.report.analysis import Analysis
+from htr_ray.report.attempts import in_words
 from htr_ray.report.cells import Cell
 from htr_ray.report.document import Figure
 from htr_ray.report.figures import Curve, Point
+from htr_ray.report.timeline import timeline_figure
 from htr_ray.report.wording import anchor, percent
 
 
@@ -96,6 +98,18 @@ def learning_curves(made: Analysis) -> list[Figure]:
             caption = f"{title}. Means over seeds; bands from the lowest to the highest."
             drawn += _figure(anchor("epochs", *where), caption, figures.curves(series, title=title))
     return drawn
+
+
+def timeline(made: Analysis) -> list[Figure]:
+    """Trials over time, if that was recorded."""
+    if made.grid.timeline is None or (drawn := timeline_figure(made.grid.timeline)) is None:
+        return []
+    title = f"Trials over time: {in_words(made.grid.timeline)}"
+    caption = (
+        f"{title}. A bar is an attempt of a trial on the place where it ran: light while it started up, was tested and "
+        "saved, full while it trained. Below, the places in use (light) and in training (dark)."
+    )
+    return _figure("timeline", caption, figures.svg(drawn, title))
 
 
 def _mean_curve(cell: Cell) -> Curve | None:

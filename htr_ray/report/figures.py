@@ -98,7 +98,7 @@ def learning_curves(result: Mapping[str, Any]) -> bytes:
     figure.suptitle(_heading(result), fontsize=11, parse_math=False)
     if not history:
         figure.text(0.5, 0.5, "No epochs were recorded.", ha="center", va="center")
-        return _png(figure)
+        return png(figure)
     left, right = figure.subplots(1, 2)
     _series(left, history, {"train_loss": "training", "val_loss": "validation"})
     left.set_ylabel("loss")
@@ -118,10 +118,10 @@ def learning_curves(result: Mapping[str, Any]) -> bytes:
         axes.set_xlabel("epoch (the first is 0)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
-        _plain(axes)
+        plain(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")
-    return _png(figure)
+    return png(figure)
 
 
 def label_efficiency(
@@ -191,7 +191,7 @@ def _lines(series: Sequence[Curve], title: str, x: str, y: str, *, log: bool = F
         ticks = sorted({row[0] for rows in drawn.values() for row in rows})
         _log_axis(axes, ticks)
     _legend(figure, {name: looks[name] for name in drawn}, lines=True)
-    return _svg(figure, title)
+    return svg(figure, title)
 
 
 def _scatter(points: Sequence[Point], title: str, x: str, y: str, *, log: bool = False, zero: bool = False) -> str:
@@ -211,7 +211,7 @@ def _scatter(points: Sequence[Point], title: str, x: str, y: str, *, log: bool =
     for axes, label in zip(panels, labels, strict=False):
         axes.set_title(label, fontsize=11, loc="left", parse_math=False)
         axes.margins(0.12)
-        _plain(axes)
+        plain(axes)
         if zero:
             axes.axhline(0, color=_GREY, linewidth=1, linestyle=":")
         for point in (point for point in kept if point.label == label):
@@ -231,7 +231,7 @@ def _scatter(points: Sequence[Point], title: str, x: str, y: str, *, log: bool =
     figure.supxlabel(x, fontsize=11, parse_math=False)
     figure.supylabel(y, fontsize=11, parse_math=False)
     _legend(figure, {point.name: looks[point.name] for point in kept}, lines=False)
-    return _svg(figure, title)
+    return svg(figure, title)
 
 
 def _finite(curve: Curve, positive: bool) -> list[tuple[float, float, float, float]]:
@@ -260,11 +260,11 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set_xlabel(x, fontsize=11, parse_math=False)
     axes.set_ylabel(y, fontsize=11, parse_math=False)
-    _plain(axes)
+    plain(axes)
     return figure, axes
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -332,13 +332,13 @@ def _is_finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", metadata={"Software": None})
     return sink.getvalue()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
     """The figure as an ``<svg>`` element for HTML: it scales, has a title, and ids that no other figure has.
 
     Matplotlib names groups alike in every figure and draws other ids by chance; here they are counted, behind a

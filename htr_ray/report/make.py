@@ -8,11 +8,13 @@ from htr_ray.errors import UserError
 from htr_ray.report import FOLDER, PAGE, csv_files, facts
 from htr_ray.report.analysis import analyse
 from htr_ray.report.compose import compose
+from htr_ray.report.figures import png
 from htr_ray.report.lines import test_writers
 from htr_ray.report.markdown import FIGURES, markdown
 from htr_ray.report.page import page
 from htr_ray.report.results import GridResults
 from htr_ray.report.search_table import searches_csv
+from htr_ray.report.timeline import timeline_figure
 
 
 def make(grid: GridResults) -> dict[str, bytes]:
@@ -41,4 +43,6 @@ def make(grid: GridResults) -> dict[str, bytes]:
         files[f"{FOLDER}/searches.csv"] = searches_csv(grid.searches)
     for figure in document.figures:
         files[f"{FOLDER}/{FIGURES}/{figure.id}.svg"] = figure.svg.encode()
+    if grid.timeline is not None and (drawn := timeline_figure(grid.timeline)) is not None:
+        files[f"{FOLDER}/timeline.png"] = png(drawn)
     return files

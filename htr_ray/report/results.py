@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from htr_ray.report.attempts import Timeline
+
 State = Literal["done", "failed", "missing"]
 
 
@@ -77,6 +79,8 @@ class GridResults:
     """What could not be read, for people."""
     searches: list[SearchResult] = field(default_factory=list)
     """Of hyperparameters; ``trials`` has the winners only."""
+    timeline: Timeline | None = None
+    """When its trials ran; None where that was not recorded."""
 
     @property
     def states(self) -> dict[State, int]:

@@ -27,10 +27,10 @@ class GridCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = trial.config["key"]
+        self._board.started(key)
         if key in self._started:  # started again after a fault
             return
         self._started.add(key)
-        self._board.started(key)
         self._recorder.started(self._searcher.trials[key])
 
     def on_trial_result(
@@ -43,13 +43,13 @@ class GridCallback(Callback):
         if result.get("epoch_end"):
             self._recorder.epoch(key, result)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._board.broke(trial.config["key"], _why(trial))
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report = trial.last_result or {}
         halved = not report.get("finished") and not report.get("failure")
         self._end(trial, report.get("failure"), halved=halved)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._board.told(f"{trial.config['key']}: broke and is tried again ({_why(trial)})")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key, why = trial.config["key"], _why(trial)

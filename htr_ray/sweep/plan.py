@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from rich import box
 from rich.table import Table
 
-from htr_ray.config import GridSettings, ModelSettings
+from htr_ray.config import GridSettings, ModelSettings, SearchSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.model.encoder import Encoder
 from htr_ray.stream.scale import scaled_width
-from htr_ray.sweep.board import duration
 from htr_ray.sweep.cells import Trial
+from htr_ray.sweep.halving import WHOLE, rungs
 from htr_ray.sweep.resources import at_a_time, need
+from htr_ray.sweep.wording import duration
 from htr_ray.train.worker import autocast_dtype, set_threads
 
 # Start-up, data planning, evaluation and saving around a trial's training.
@@ -25,6 +28,8 @@ OVERHEAD_SECONDS = 8.0
 # alone in a plain loop reaches 155 lines/s, two in a grid 115 each.
 SHARE_OF_TRAINING = 0.75
 LARGEST_PROBE = 32
+# Of no particular card. It compares pre-training with fine-tuning until both have been measured.
+GPU_LINES_PER_SECOND = 1000.0
 
 
 def notes(settings: GridSettings, trials: list[Trial]) -> list[str]:
@@ -42,36 +47,69 @@ def notes(settings: GridSettings, trials: list[Trial]) -> list[str]:
     return found
 
 
-def estimate(
-    trials: list[Trial], done: Collection[str], cpus: float, gpus: float, max_concurrent: int | None
-) -> float | None:
-    """Seconds that the unfinished trials take at the most, or None where it cannot be told here.
+@dataclass(frozen=True)
+class Planned:
+    """How long a trial trains if nothing ends it early."""
+
+    seconds: float
+    guessed: bool
+    """For GPUs, which are not timed from here: right in comparison with other trials only."""
+    share: float = 1.0
+    """Of the schedule that it is expected to train; less for choices that are halved."""
+
+
+def planned(trials: Sequence[Trial], gpus: float, search: SearchSettings) -> dict[str, Planned]:
+    """Training seconds of each trial at the most, by key.
 
     A stage with ``max_minutes`` is bounded by it; else a few steps of the network are timed
     on this machine's CPU and multiplied by lines and ``max_epochs`` (patience ends most
-    trials earlier). GPU nodes are not timed from here.
+    trials earlier).
     """
-    total = 0.0
+    found = {}
+    raced = Counter(trial.group for trial in trials if trial.group is not None)
+    corpora: dict[str, Corpus] = {}
     speeds: dict[str, float] = {}
     for trial in trials:
-        if trial.key in done:
-            continue
         stage = trial.job.settings
-        wanted = need(trial, gpus)
+        share = raced_share(raced[trial.group], search) if trial.group and search.halving else 1.0
         if stage.max_minutes is not None:
-            seconds = 60.0 * stage.max_minutes
-        elif gpus:
-            return None
-        else:
-            corpus = Corpus.open(trial.job.corpus)
-            key = f"{trial.job.corpus}/{trial.stage}"
-            if key not in speeds:
-                speeds[key] = _lines_per_second(trial, corpus)
-            lines = corpus.info.counts["train"].lines * (trial.job.label_fraction or 1.0)
-            lines = max(lines, stage.min_steps_per_epoch * stage.batch_size)
-            seconds = stage.max_epochs * lines / (speeds[key] * stage.workers)
-        total += (seconds + OVERHEAD_SECONDS) / (max_concurrent or at_a_time(wanted, cpus, gpus))
-    return total
+            found[trial.key] = Planned(60.0 * stage.max_minutes, False, share)
+            continue
+        if trial.job.corpus not in corpora:
+            corpora[trial.job.corpus] = Corpus.open(trial.job.corpus)
+        corpus, key = corpora[trial.job.corpus], f"{trial.job.corpus}/{trial.stage}"
+        if key not in speeds:
+            speeds[key] = GPU_LINES_PER_SECOND if gpus else _lines_per_second(trial, corpus)
+        lines = corpus.info.counts["train"].lines * (trial.job.label_fraction or 1.0)
+        lines = max(lines, stage.min_steps_per_epoch * stage.batch_size)
+        seconds = stage.max_epochs * lines / (speeds[key] * stage.workers)
+        found[trial.key] = Planned(seconds, bool(gpus), share)
+    return found
+
+
+def raced_share(choices: int, search: SearchSettings) -> float:
+    """Mean share of their schedules that so many choices train when at each rung one in ``reduction`` goes on."""
+    ends = [percent / WHOLE for percent in rungs(search)] + [1.0]
+    left = [max(1.0, choices / search.reduction**rung) for rung in range(len(ends))]
+    return sum(count * (end - start) for count, start, end in zip(left, [0.0, *ends], ends, strict=False)) / choices
+
+
+def estimate(
+    trials: list[Trial],
+    plans: Mapping[str, Planned],
+    done: Container[str],
+    cpus: float,
+    gpus: float,
+    max_concurrent: int | None,
+) -> float | None:
+    """Seconds that the unfinished trials take at the most, or None where it cannot be told here."""
+    left = [trial for trial in trials if trial.key not in done]
+    if any(plans[trial.key].guessed for trial in left):
+        return None
+    return sum(
+        (plans[trial.key].seconds + OVERHEAD_SECONDS) / (max_concurrent or at_a_time(need(trial, gpus), cpus, gpus))
+        for trial in left
+    )
 
 
 def _lines_per_second(trial: Trial, corpus: Corpus) -> float:

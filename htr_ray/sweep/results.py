@@ -13,8 +13,11 @@ from htr_ray import storage
 from htr_ray.config import GridSettings
 from htr_ray.corpus.schema import INFO_FILE
 from htr_ray.errors import UserError
+from htr_ray.report.attempts import Timeline
 from htr_ray.report.results import ChoiceResult, GridResults, SearchResult, TrialResult
 from htr_ray.sweep.cells import Trial, corpus_name, expand
+from htr_ray.sweep.history import timeline_of
+from htr_ray.sweep.progress import PROGRESS_FILE, read_progress
 from htr_ray.sweep.resources import need
 from htr_ray.sweep.searches import Searches
 from htr_ray.train.job import READINGS, RESULT
@@ -52,10 +55,13 @@ def load_grid(name_or_uri: str, storage_uri: str = "runs", failed: Mapping[str, 
     with ThreadPoolExecutor(_PARTS) as pool:
         trials = list(pool.map(lambda trial: _load(folder, trial, files, reasons, notes), asked.values()))
         trials += [found for found in pool.map(lambda key: _load_earlier(folder, key, files, notes), earlier) if found]
+    timeline = _timeline(folder, files, notes)
     notes.sort()  # they came in the order in which the threads went
     names = {corpus_name(uri): uri for uri in settings.corpora}
     corpora = {name: _corpus(uri, notes) for name, uri in names.items()}
-    return GridResults(settings.name, settings.model_dump(mode="json"), trials, corpora, notes, _told(searches))
+    return GridResults(
+        settings.name, settings.model_dump(mode="json"), trials, corpora, notes, _told(searches), timeline
+    )
 
 
 def _told(searches: Searches) -> list[SearchResult]:
@@ -206,6 +212,17 @@ def _readings(folder: str, key: str, files: set[str], notes: list[str]) -> list[
         notes.append(f"{key}: no interval and no test, {READINGS} is damaged (a line lacks id, truth or reading)")
         return None
     return readings
+
+
+def _timeline(folder: str, files: set[str], notes: list[str]) -> Timeline | None:
+    try:
+        progress = read_progress(folder) if PROGRESS_FILE in files else None
+    except storage.Unavailable:
+        raise
+    except UserError as error:
+        notes.append(f"the timeline is missing: {error}")
+        return None
+    return None if progress is None else timeline_of(progress)
 
 
 def _knows_machine(result: dict[str, Any]) -> bool:

@@ -29,6 +29,8 @@ from htr_ray.sweep.callbacks import GridCallback
 from htr_ray.sweep.cells import Trial, expand, grid_folder
 from htr_ray.sweep.halving import CellHalving
 from htr_ray.sweep.optuna_choices import check_installed
+from htr_ray.sweep.plan import Planned
+from htr_ray.sweep.progress import GridProgress, read_progress
 from htr_ray.sweep.recipe import recipe_of
 from htr_ray.sweep.resources import at_a_time, check, need
 from htr_ray.sweep.results import GRID_FILE, read_settings
@@ -36,6 +38,7 @@ from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report
 from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, compact, placement, run_trial
+from htr_ray.sweep.use import look
 from htr_ray.train.job import RESULT
 from htr_ray.train.nodes import nodes
 
@@ -81,11 +84,12 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
         cpus, gpus = _capacity()
         if settings.max_concurrent is None:
             check(trials, nodes())
-        estimate = planning.estimate(trials, over, cpus, gpus, settings.max_concurrent)
+        plans = planning.planned(trials, gpus, settings.search) if len(over) < len(trials) else {}
+        estimate = planning.estimate(trials, plans, over, cpus, gpus, settings.max_concurrent)
         console.print(planning.table(settings, trials, over, cpus, gpus, estimate))
         if dry_run:
             return {"trials": len(trials), "finished": len(over), "estimated_seconds": estimate}
-        ended = _search(settings, trials, done, searches, gpus, folder, console)
+        ended = _search(settings, trials, done, searches, plans, gpus, folder, console)
     seconds = time.monotonic() - began
     console.print(summary.tables(settings.name, ended.rows, seconds))
     for note in [*summary.left_out_lines(trials, ended.results), *summary.search_lines(searches)]:
@@ -168,6 +172,7 @@ def _search(
     trials: list[Trial],
     done: dict[str, dict[str, Any]],
     searches: Searches,
+    plans: dict[str, Planned],
     gpus: float,
     folder: str,
     console: Console,
@@ -190,7 +195,19 @@ def _search(
         max_concurrent=settings.max_concurrent,
     )
     slots = settings.max_concurrent or min((at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1)
-    board = Board(trials, done, slots, console)
+    board = Board(
+        settings.name,
+        trials,
+        done,
+        console,
+        need=functools.partial(need, cluster_gpus=gpus),
+        halved=over - set(done),
+        look=look,
+        max_concurrent=settings.max_concurrent,
+        planned=plans,
+        earlier=_earlier(folder, console),
+        folder=folder,
+    )
     budget = Budget(settings.budget, searcher.gpu_hours)
     halving = CellHalving(settings.search, searches, searcher) if settings.search.halving else None
     unfinished = True
@@ -214,6 +231,16 @@ def _search(
         finally:
             log.finish(rows, files, interrupted=unfinished)
     return _Ended(rows, results, searcher.failed, budget.reached if unfinished else None, unfinished)
+
+
+def _earlier(folder: str, console: Console) -> GridProgress | None:
+    """What earlier drivers of the grid left of its progress: for the timeline, so a damaged one stops nothing."""
+    try:
+        return read_progress(folder)
+    except UserError as error:
+        note = f"[yellow]Note:[/] earlier attempts are not in the timeline: {escape(str(error))}"
+        console.print(note, soft_wrap=True)
+        return None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from htr_ray.sweep.board import duration
 from htr_ray.sweep.cells import Trial
 from htr_ray.sweep.searches import Searches
+from htr_ray.sweep.wording import duration
 from htr_ray.train.job import left_out
 
 COLUMNS = [

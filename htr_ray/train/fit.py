@@ -191,12 +191,13 @@ def fit(
         placement=worker.placement,
     )
     epoch_iterator = _epochs(batches) if not outcome.stopped else iter(())
+    heartbeat = float("-inf")  # the first step is told at once: start-up is over
     for epoch_batches in epoch_iterator:
         epoch = outcome.epochs
         steps = source.plan.steps(epoch)
         module.train()
         lines, learned, loss_sum, waited, step = 0, 0, 0.0, 0.0, 0
-        began = heartbeat = time.monotonic()
+        began = time.monotonic()
         progress = 0.0
         for step, (batch, wait) in enumerate(_timed(epoch_batches)):
             waited += wait

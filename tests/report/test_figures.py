@@ -49,7 +49,7 @@ PRETRAINED = {
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures as they are when they are made into files."""
     kept: list[Figure] = []
-    for name in ("_png", "_svg"):
+    for name in ("png", "svg"):
         save = getattr(module, name)
         monkeypatch.setattr(module, name, lambda figure, *rest, save=save: kept.append(figure) or save(figure, *rest))
     return kept

@@ -26,6 +26,7 @@ from htr_ray.config import GridSettings, load
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.sweep.board import Board
+from htr_ray.sweep.progress import read_progress
 from htr_ray.sweep.results import load_grid
 from htr_ray.sweep.run import load_settings, run_grid
 from htr_ray.sweep.tracking import attach
@@ -117,6 +118,22 @@ def test_a_person_sees_plan_progress_and_summary(first: dict[str, Any]) -> None:
     assert order.index("pretrain/sample/flip/seed0") <= 1
 
 
+def test_another_shell_sees_what_the_board_saw(first: dict[str, Any], place: Place) -> None:
+    grid = read_progress(f"{place.root}/first")
+    assert grid is not None and grid.finished and grid.session.ended is not None
+    assert grid.counts["done"] == 9 and grid.use is not None and grid.use.cpus == 4
+    rows = {row["key"]: row for row in first["rows"]}
+    for trial in grid.trials:
+        row, (attempt,) = rows[trial.key], trial.attempts
+        figure = "val_accuracy" if trial.stage == "pretrain" else "test_cer"
+        assert trial.figures[figure] == pytest.approx(row[figure])
+        assert attempt.trained_from is not None and attempt.trained_to is not None and attempt.ended is not None
+        assert attempt.began < attempt.trained_from <= attempt.trained_to <= attempt.ended
+        assert attempt.share == 0.5 and attempt.node and trial.epoch == 0 and trial.seconds > 0
+    assert (place.root / "first/report/timeline.png").read_bytes().startswith(b"\x89PNG")
+    assert "How the time was used" in (place.root / "first/report/report.md").read_text()
+
+
 def test_mlflow_has_one_run_for_the_grid_and_one_for_each_trial(first: dict[str, Any], place: Place) -> None:
     parent, nested = place.runs("first")
     assert parent.info.status == "FINISHED"
@@ -180,6 +197,7 @@ def test_the_grids_run_says_how_to_make_it_again(first: dict[str, Any], place: P
     found = json.loads(stored("environment.json").read_text())
     assert found["packages"]["ray"] == ray.__version__ and found["cluster"][0]["CPU"] == 4
     assert "first" in stored("report/report.md").read_text()
+    assert stored("report/timeline.png").read_bytes().startswith(b"\x89PNG")
     page = storage.read_bytes(f"{place.root}/first/report/report.html")
     assert page.startswith(b"<!doctype html>") and stored("report/report.html").read_bytes() == page
     assert "first/report/report.html" in first["said"]
