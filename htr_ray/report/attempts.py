@@ -85,8 +85,8 @@ def in_words(timeline: Timeline) -> str:
     if use is None:
         return "No trial has run."
     return (
-        f"{len(timeline.bars):,} attempts in {_time(use.seconds)}: places in use {use.busy:.1%} "
-        f"({use.until_last:.1%} until the last start), training {use.training:.1%}"
+        f"{len(timeline.bars):,} attempts in {_time(use.seconds)}: places in use {100 * use.busy:.1f} % "
+        f"({100 * use.until_last:.1f} % until the last start), training {100 * use.training:.1f} %"
     )
 
 

@@ -21,6 +21,8 @@ _COLOURS = {"pretrain": "#0072B2", "finetune": "#009E73"}
 _FAILED = "#D55E00"
 _NAMES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 _NAMED_LANES = 16
+_NAMED_BARS = 30
+"""Lanes above that are too thin for text."""
 _MANY = 600
 """Bars that are drawn as pixels in the SVG, or it would be megabytes of text."""
 _CHARACTER = 0.011
@@ -41,11 +43,9 @@ def timeline_figure(timeline: Timeline) -> Figure | None:
     scale, unit = unit_of(use.seconds)
     _draw(upper, [bar.timed(lambda moment: moment / scale) for bar in bars], lanes, use.seconds / scale)
     _name_lanes(upper, bars, lanes)
-    for style, steps in (("#cccccc", _level(bars, False)), ("#555555", _level(bars, True))):
-        moments, levels = zip(*steps, strict=True)
-        lower.fill_between(
-            [moment / scale for moment in moments], [100 * level for level in levels], step="post", color=style, lw=0
-        )
+    for colour, steps in (("#cccccc", _level(bars, False)), ("#555555", _level(bars, True))):
+        moments, levels = [moment / scale for moment, _ in steps], [100 * level for _, level in steps]
+        lower.fill_between(moments, levels, step="post", color=colour, lw=0, rasterized=len(bars) > _MANY)
     for axes in (upper, lower):
         for joint in joints:
             axes.axvline(joint / scale, color="black", linewidth=0.8, linestyle=":")
@@ -89,7 +89,7 @@ def _draw(axes: Axes, bars: Sequence[Bar], lanes: Sequence[int], width: float) -
             )
         )
     for bar, lane in zip(bars, lanes, strict=True):
-        if (bar.ended - bar.began) / width > _CHARACTER * (len(bar.label) + 1):
+        if max(lanes) < _NAMED_BARS and (bar.ended - bar.began) / width > _CHARACTER * (len(bar.label) + 1):
             middle = (bar.began + bar.ended) / 2
             axes.text(middle, lane, bar.label, ha="center", va="center", fontsize=7, color="black", parse_math=False)
     axes.set_ylim(max(lanes) + 0.6, -0.6)

@@ -26,6 +26,7 @@ _ENOUGH_SEEDS = 5
 _HEADS = 3
 """Lines for the bar, the matrix' own head, and one to spare: a picture as high as the screen would scroll it."""
 _WIDEST_BAR = 72
+_WIDEST_FIELD = 28
 _TALL = 30
 """Lines of a screen that has room for the legend, and for more faults."""
 _COLOURS: dict[State, str] = {"waiting": "dim", "training": "cyan", "done": "green", "halved": "dim", "failed": "red"}
@@ -213,13 +214,13 @@ class View:
         for name, size in heads.items():
             table.add_column(name, width=size, no_wrap=True, overflow=signs.overflow)
         for pretext in pretexts:
-            table.add_column(pretext, width=min(field, 22), no_wrap=True, overflow=signs.overflow)
+            table.add_column(pretext, width=min(field, _WIDEST_FIELD), no_wrap=True, overflow=signs.overflow)
         before = ""
         for row in shown:
             labels = {"corpus": row.corpus if row.corpus != before else "", "protocol": row.protocol}
             labels |= {"decoder": row.decoder or _PRETRAIN, "labels": row.labels}
             before = row.corpus
-            cells = [_field(row.fields.get(pretext, []), field, signs) for pretext in pretexts]
+            cells = [_field(row.fields.get(pretext, []), min(field, _WIDEST_FIELD), signs) for pretext in pretexts]
             table.add_row(*(_label(name, labels[name], heads[name]) for name in heads), *cells)
         yield table
         if hidden:
