@@ -35,7 +35,8 @@ if __name__ == "__main__":
     def run() -> dict:
         from htr_ray import storage
         from htr_ray.report import FOLDER, PAGE, build
-        from htr_ray.sweep.results import find_grid, load_grid, read_settings
+        from htr_ray.sweep.find import find_grid
+        from htr_ray.sweep.results import load_grid, read_settings
 
         place = "runs"
         for setting in asked.settings:

@@ -12,6 +12,7 @@ import heapq
 import io
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from htr_ray.config import GridSettings, SearchSettings, load
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.cells import Trial, expand
 from htr_ray.sweep.plan import Planned, raced_share
+from htr_ray.sweep.progress import GridProgress
 from htr_ray.sweep.resources import need
 
 EPOCHS = {"pretrain": 30, "finetune": 50}
@@ -233,3 +235,24 @@ def errors(kind: Kind, seed: int, at: float = 0.1) -> tuple[float, list[float]]:
 
     simulate(kind, seed, look)
     return seen[moments[0]] - 1, [left for moment, left in seen.items() if moment != moments[0]]
+
+
+class _Enough(Exception):
+    """The simulation has come far enough."""
+
+
+def progress_after(kind: Kind, share: float, seed: int = 0) -> GridProgress:
+    """What the board says after a share of a grid's time; after 1.0, when it was closed."""
+    took = simulate(kind, seed, lambda gone, board: None)
+    seen: list[GridProgress] = []
+    boards: list[Board] = []
+
+    def look(gone: float, board: Board) -> None:
+        boards[:] = [board]
+        if share < 1.0 and gone >= share * took:
+            seen.append(board.progress())
+            raise _Enough
+
+    with suppress(_Enough):
+        simulate(kind, seed, look)
+    return seen[0] if seen else boards[0].progress()

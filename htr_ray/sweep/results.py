@@ -16,13 +16,13 @@ from htr_ray.errors import UserError
 from htr_ray.report.attempts import Timeline
 from htr_ray.report.results import ChoiceResult, GridResults, SearchResult, TrialResult
 from htr_ray.sweep.cells import Trial, corpus_name, expand
+from htr_ray.sweep.find import GRID_FILE, find_grid
 from htr_ray.sweep.history import timeline_of
 from htr_ray.sweep.progress import PROGRESS_FILE, read_progress
 from htr_ray.sweep.resources import need
 from htr_ray.sweep.searches import Searches
 from htr_ray.train.job import READINGS, RESULT
 
-GRID_FILE = "grid.json"
 FAILURES = "failures.json"
 _PARTS = 8  # object stores answer slowly but in parallel
 _KEY = re.compile(
@@ -78,26 +78,6 @@ def _told(searches: Searches) -> list[SearchResult]:
         )
         for search in searches
     ]
-
-
-def find_grid(name_or_uri: str, storage_uri: str) -> str:
-    """URI of the folder of a grid, by its name below ``storage_uri`` or by that URI itself.
-
-    Raises UserError that names the grids that are there.
-    """
-    place = storage.normalise(storage_uri)
-    candidates = [storage.normalise(name_or_uri)]
-    if "/" not in name_or_uri:
-        candidates.insert(0, storage.join(place, name_or_uri))
-    for folder in candidates:
-        if storage.exists(storage.join(folder, GRID_FILE)):
-            return folder
-    there = _grids(place) if "/" not in name_or_uri else []
-    known = f"; grids there: {', '.join(there)}" if there else ""
-    raise UserError(
-        f"{name_or_uri}: no grid of that name ({storage.join(candidates[0], GRID_FILE)} is missing){known}; "
-        "check the name and storage=URI, or give the URI of the grid's folder"
-    )
 
 
 def read_settings(folder: str) -> GridSettings:
@@ -249,11 +229,3 @@ def _corpus(uri: str, notes: list[str]) -> dict[str, Any]:
         notes.append(f"facts of the corpus could not be read: {error}")
         return {"uri": uri}
     return {**found, "uri": uri}
-
-
-def _grids(place: str) -> list[str]:
-    """Names of the grids in a storage; none where it cannot be listed."""
-    try:
-        return [name for name in storage.listdir(place) if storage.exists(storage.join(place, name, GRID_FILE))][:20]
-    except UserError:
-        return []

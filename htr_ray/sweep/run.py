@@ -27,13 +27,14 @@ from htr_ray.sweep.board import Board
 from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
 from htr_ray.sweep.cells import Trial, expand, grid_folder
+from htr_ray.sweep.find import GRID_FILE
 from htr_ray.sweep.halving import CellHalving
 from htr_ray.sweep.optuna_choices import check_installed
 from htr_ray.sweep.plan import Planned
 from htr_ray.sweep.progress import GridProgress, read_progress
 from htr_ray.sweep.recipe import recipe_of
 from htr_ray.sweep.resources import at_a_time, check, need
-from htr_ray.sweep.results import GRID_FILE, read_settings
+from htr_ray.sweep.results import read_settings
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report

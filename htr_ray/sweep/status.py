@@ -12,9 +12,9 @@ from rich.live import Live
 
 from htr_ray import storage
 from htr_ray.errors import UserError
+from htr_ray.sweep.find import find_grid
 from htr_ray.sweep.matrix import View, headline
 from htr_ray.sweep.progress import GridProgress, State, read_progress
-from htr_ray.sweep.results import find_grid
 from htr_ray.sweep.wording import duration
 
 SILENT_BEATS = 6

@@ -17,16 +17,14 @@ _TINY = 1e-6
 def use_line(grid: GridProgress) -> str:
     """CPUs, GPUs and nodes in use, and how busy the GPUs are where trials tell it."""
     training = [trial for trial in grid.trials if trial.state == "training"]
-    use = grid.use
-    if use is None:
-        return f"{many(len(training), 'trial')} at work"
-    told = [f"CPUs {amount(use.cpus - use.free_cpus)} of {amount(use.cpus)} in use"]
-    if use.gpus:
-        told.append(f"GPUs {amount(use.gpus - use.free_gpus)} of {amount(use.gpus)}")
+    use, told = grid.use, []
+    if use is not None:
+        told.append(f"CPUs {amount(use.cpus - use.free_cpus)} of {amount(use.cpus)} in use")
+    if use is not None and use.gpus:
         busy = [b for t in training if (b := t.figures.get("system/gpu_0_utilization_percentage")) is not None]
-        if busy:
-            told[-1] += f" (busy {sum(busy) / len(busy):.0f} %)"
-    if use.nodes > 1:
+        told.append(f"GPUs {amount(use.gpus - use.free_gpus)} of {amount(use.gpus)}")
+        told[-1] += f" (busy {sum(busy) / len(busy):.0f} %)" if busy else ""
+    if use is not None and use.nodes > 1:
         told.append(f"{use.nodes} nodes")
     if grid.max_concurrent is not None:
         told.append(f"{len(training)} of at most {many(grid.max_concurrent, 'trial')} at a time")
