@@ -39,6 +39,7 @@ from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
 from htr_ray.sweep.cells import Trial, expand
 from htr_ray.sweep.halving import CellHalving
+from htr_ray.sweep.progress import Use
 from htr_ray.sweep.record import Recorder
 from htr_ray.sweep.resources import at_a_time, need
 from htr_ray.sweep.searcher import GridSearcher
@@ -73,6 +74,11 @@ def run_simulated(
     wanted = functools.partial(need, cluster_gpus=gpus)
     world = World(machines, {trial.key: trial for trial in trials}, wanted, work)
     slots = min(at_a_time(wanted(trial), *world.capacity()) for trial in trials)
+
+    def look() -> Use:
+        cpus, gpus = world.capacity()
+        return Use(machines.nodes, cpus, gpus, 0.0, 0.0)
+
     with tempfile.TemporaryDirectory(prefix="htr-ray-simulated-") as folder:
         searches = Searches(settings, trials, folder)
         searcher = GridSearcher(
@@ -80,7 +86,7 @@ def run_simulated(
         )
         halving = CellHalving(settings.search, searches, searcher) if settings.search.halving else None
         budget = Budget(settings.budget, searcher.gpu_hours)
-        board = Board(trials, {}, slots, console)
+        board = Board(settings.name, trials, {}, console, need=wanted, look=look)
         with simulated(world, watch and watch(world)):
             own = run._Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
             run._tune(settings, trials, own, gpus, slots)

@@ -56,7 +56,7 @@ class GridCallback(Callback):
         if self._searcher.broke(key, why, final=not trial.should_recover()):
             self._end(trial, why)
         else:
-            self._board.told(f"{key}: broke and is tried again ({why})")
+            self._board.broke(key, why)
 
     def _end(self, trial: Any, failure: str | None, halved: bool = False) -> None:
         key = trial.config["key"]
