@@ -82,6 +82,7 @@ def planned(trials: Sequence[Trial], gpus: float, search: SearchSettings) -> dic
             speeds[key] = GPU_LINES_PER_SECOND if gpus else _lines_per_second(trial, corpus)
         lines = corpus.info.counts["train"].lines * (trial.job.label_fraction or 1.0)
         lines = max(lines, stage.min_steps_per_epoch * stage.batch_size)
+        lines = min(lines, (stage.max_steps_per_epoch or lines) * stage.batch_size)
         seconds = stage.max_epochs * lines / (speeds[key] * stage.workers)
         found[trial.key] = Planned(seconds, bool(gpus), share)
     return found
@@ -110,6 +111,39 @@ def estimate(
         (plans[trial.key].seconds + OVERHEAD_SECONDS) / (max_concurrent or at_a_time(need(trial, gpus), cpus, gpus))
         for trial in left
     )
+
+
+def within_budget(
+    trials: Sequence[Trial],
+    plans: Mapping[str, Planned],
+    done: Container[str],
+    cpus: float,
+    gpus: float,
+    settings: GridSettings,
+) -> str | None:
+    """What of the unfinished trials the budget holds, for people; None without one, or where it cannot be told."""
+    budget = settings.budget
+    limits = [
+        (f"{budget.max_hours:g} hours", budget.max_hours, 1.0) if budget.max_hours else None,
+        (f"{budget.max_gpu_hours:g} GPU hours", budget.max_gpu_hours, None) if budget.max_gpu_hours else None,
+        (f"a cost of {budget.max_cost:g}", budget.max_cost / (budget.gpu_hour_price or 1.0), None)
+        if budget.max_cost
+        else None,
+    ]
+    left = [trial for trial in trials if trial.key not in done]
+    if not left or not any(limits) or any(plans[trial.key].guessed for trial in left):
+        return None
+    needs = [need(trial, gpus) for trial in left]
+    hours = [(plans[trial.key].seconds * plans[trial.key].share + OVERHEAD_SECONDS) / 3600.0 for trial in left]
+    told = []
+    for words, limit, wall in filter(None, limits):
+        costs = [
+            h / (settings.max_concurrent or at_a_time(wanted, cpus, gpus)) if wall else h * wanted.gpus
+            for h, wanted in zip(hours, needs, strict=True)
+        ]
+        fit = int(np.searchsorted(np.cumsum(costs), limit * (1 + 1e-9), side="right"))
+        told.append(f"{words}: {'all' if fit == len(left) else f'about {fit}'} of {len(left)} trials that are left")
+    return "; ".join(told)
 
 
 def _lines_per_second(trial: Trial, corpus: Corpus) -> float:
@@ -143,6 +177,7 @@ def table(
     cpus: float,
     gpus: float,
     seconds: float | None,
+    budget: str | None = None,
 ) -> Table:
     """The plan, for printing."""
     plan = Table(
@@ -180,6 +215,8 @@ def table(
         plan.add_row(name, *(fact[name] for fact in facts.values()))
     time_text = "no estimate for GPUs without max_minutes" if seconds is None else f"at most about {duration(seconds)}"
     plan.caption = f"Ray has {cpus:g} CPUs and {gpus:g} GPUs; estimated time: {time_text}"
+    if budget is not None:
+        plan.caption += f"\nWhat the budget holds: {budget}"
     plan.caption_justify = "left"
     return plan
 

@@ -87,7 +87,8 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
             check(trials, nodes())
         plans = planning.planned(trials, gpus, settings.search) if len(over) < len(trials) else {}
         estimate = planning.estimate(trials, plans, over, cpus, gpus, settings.max_concurrent)
-        console.print(planning.table(settings, trials, over, cpus, gpus, estimate))
+        budget = planning.within_budget(trials, plans, over, cpus, gpus, settings)
+        console.print(planning.table(settings, trials, over, cpus, gpus, estimate, budget))
         if dry_run:
             return {"trials": len(trials), "finished": len(over), "estimated_seconds": estimate}
         ended = _search(settings, trials, done, searches, plans, gpus, folder, console)
