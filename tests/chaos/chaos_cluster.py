@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -43,14 +44,14 @@ class Nodes:
 
     def remove(self, number: int) -> str:
         """Kill a node with all that runs on it; its id."""
-        node = self._nodes.pop(number % len(self._nodes))
+        node = self._nodes.pop(number)
         name = str(node.node_id)
         self._cluster.remove_node(node, allow_graceful=False)
         return name
 
     def raylets(self) -> list[int]:
-        """Process ids of the raylets whose children are the workers."""
-        return [info.process.pid for node in self._nodes for info in node.all_processes.get("raylet", [])]
+        """Process ids of the nodes' raylets, whose children are the workers."""
+        return [node.all_processes["raylet"][0].process.pid for node in self._nodes]
 
     def leaks(self) -> list[str]:
         """Actors and placement groups that are left although no driver is there; waits for what is just ending."""
@@ -79,10 +80,12 @@ class Nodes:
 
 
 if __name__ == "__main__":
+    # Ray prints what it has to say on stdout too.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     asked = argparse.ArgumentParser()
     asked.add_argument("--nodes", type=int, default=2)
     nodes = Nodes(asked.parse_args().nodes)
-    answers = sys.stdout
     print(json.dumps(nodes.address()), file=answers, flush=True)
     for line in sys.stdin:
         command, *arguments = json.loads(line)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -31,6 +32,12 @@ class Arena:
     meanwhile: list[threading.Timer] = field(default_factory=list)
     """Faults that end later."""
 
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calm()
+
     def calm(self) -> None:
         """Wait for the end of the faults that go on."""
         for timer in self.meanwhile:
@@ -43,7 +50,7 @@ class Arena:
         while self.grid.driver.alive and time.monotonic() < deadline:
             if ready():
                 return True
-            time.sleep(0.05)
+            time.sleep(0.3)  # looking through the processes takes as long as a training step
         return False
 
 
@@ -75,15 +82,22 @@ def _kill(arena: Arena, title: str) -> str | None:
 
 
 def node(arena: Arena) -> str | None:
-    """A node with all that runs on it; it comes back later."""
-    if not arena.find(lambda: arena.cluster.workers(TRAINER)):
+    """A node with all that runs on it, a trial at least; it comes back later."""
+    used: list[int] = []
+
+    def busy() -> bool:
+        raylets = arena.cluster.ask("raylets")
+        with suppress(psutil.Error):  # one of them ends at this moment
+            parents = {process.ppid() for process in arena.cluster.workers(TRAINER)}
+            used[:] = [number for number, raylet in enumerate(raylets) if raylet in parents]
+        return bool(used)
+
+    if not arena.find(busy):
         return None
-    before = {process.pid for process in arena.cluster.workers("ray::ImplicitFunc")}
-    name = arena.cluster.ask("remove", arena.rng.randrange(8))
-    hit = [pid for pid in before if not psutil.pid_exists(pid)]
-    time.sleep(arena.rng.uniform(0.5, arena.away))
+    name = arena.cluster.ask("remove", arena.rng.choice(used))
+    time.sleep(arena.rng.uniform(0.5, 8.0))
     arena.cluster.ask("restore")
-    return f"node {name[:8]} with {len(hit)} trial(s)" if hit else None
+    return f"node {name[:8]}"
 
 
 def driver(arena: Arena) -> str | None:

@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, ready: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.1) -> Any:
+def wait_for(what: str, ready: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.3) -> Any:
     """Wait until ``ready()`` is true and return its value. Raises AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := ready()):
