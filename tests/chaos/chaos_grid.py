@@ -125,6 +125,11 @@ class Grid:
     def __exit__(self, *_: object) -> None:
         self.driver.stop()
 
+    def go_on(self) -> None:
+        """The same command again, where the driver has ended with something left to do."""
+        if not self.driver.alive and self.driver.wait() != 0:
+            self.driver.start()
+
     def finish(self) -> int:
         """Wait for the end, with the same command again where it is needed; how often it was."""
         for again in range(ATTEMPTS):
