@@ -20,6 +20,8 @@ PAUSE_SECONDS = 15.0
 # A trial that Tune stops closes its stream before its process takes the next one.
 STOP_SECONDS = 120
 SWEEP_SECONDS = 1.0
+# A process that waits for its worker group, and the group's controller beside it.
+WAITING_BYTES = 2**29
 
 
 def run_trial(config: dict[str, Any], *, gpus: float) -> None:
@@ -64,10 +66,11 @@ def compact(result: dict[str, Any]) -> dict[str, Any]:
 def placement(wanted: Need) -> PlacementGroupFactory:
     """Placement group of a trial: the trainer first, then one bundle per stream worker.
 
-    A worker group makes its own; its trial is only a thread that waits.
+    A worker group makes its own; its trial is only a thread that waits. It must not take the least part of a CPU:
+    a worker that needs all CPUs of a node would never fit beside it.
     """
     if wanted.workers > 1:
-        return PlacementGroupFactory([{"CPU": 0.001}])
+        return PlacementGroupFactory([{"memory": WAITING_BYTES}])
     trainer = {"CPU": wanted.worker_cpus}
     if wanted.gpus:
         trainer["GPU"] = wanted.gpus

@@ -24,7 +24,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, ResizeDecision
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy, ResizeDecision
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
@@ -76,7 +76,26 @@ class Group(WorkerGroup):
         )
 
 
-class FreeScaling(ElasticScalingPolicy):
+class Unannounced:
+    """Mixin of a scaling policy that tells Ray's autoscaling coordinator nothing.
+
+    What a group announces there is taken from what Ray Data believes it may use, whether the group has it or not: the
+    streams of running trials would stop for groups that only wait, or could grow. The autoscaler sees the
+    placement groups that wait.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        return None
+
+    def _maybe_send_resource_request(self) -> None:
+        return None
+
+
+class FixedScaling(Unannounced, FixedScalingPolicy):
+    """Always the same number of workers."""
+
+
+class FreeScaling(Unannounced, ElasticScalingPolicy):
     """As many workers as fit into what is free, within the bounds.
 
     Ray's own policy divides what the cluster *has*, and would wait for the cards of other trials.
@@ -88,7 +107,6 @@ class FreeScaling(ElasticScalingPolicy):
         self._held = 0
 
     def make_decision_for_non_running_worker_group(self) -> ResizeDecision:
-        self._maybe_send_resource_request()
         self._held = 0
         # With less free than the minimum, that is what the group queues for.
         return self._get_resize_decision(max(self.scaling_config.min_workers, self._count_possible_workers({})))
@@ -151,8 +169,7 @@ class GroupTrainer(TorchTrainer):
         failures, scaling = self.run_config.failure_config, self.scaling_config
         assert isinstance(failures, FailureConfig) and isinstance(scaling, GroupScaling)
         parts["failure_policy"] = NodesComeAndGo(failures)
-        if scaling.elasticity_enabled:
-            parts["scaling_policy"] = FreeScaling(scaling)
+        parts["scaling_policy"] = FreeScaling(scaling) if scaling.elasticity_enabled else FixedScaling(scaling)
         controller: Any = (
             ray.remote(GroupController)
             .options(

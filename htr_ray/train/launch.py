@@ -28,6 +28,10 @@ def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
     return pretrain.run(job, data, worker) if job.stage == "pretrain" else finetune.run(job, data, worker)
 
 
+def _backend(gpus: float) -> str:
+    return "nccl" if gpus >= 1 else "gloo"
+
+
 def _stream_placement() -> Any:
     """The placement group of this process holds CPUs for its stream, so a full cluster cannot starve it."""
     group = ray.util.get_current_placement_group()
@@ -72,7 +76,7 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
             streams=stream.workers,
             stream_cpus=stream.cpus_per_worker,
         ),
-        torch_config=TorchConfig(backend="nccl" if gpus_per_worker >= 1 else "gloo"),
+        torch_config=TorchConfig(backend=_backend(gpus_per_worker)),
         run_config=RunConfig(
             name=name,
             storage_path=storage.normalise(storage.join(job.folder, "ray_train")),

@@ -126,6 +126,10 @@ def test_workers_scale_from_zero(raycluster: dict[str, Any]) -> None:
     groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
     assert set(groups) == {"cpu", "gpu"}
     for name, group in groups.items():
+        # They have no node selector for spot nodes, so that is what they are.
+        assert (
+            group["labels"] == {"ray.io/market-type": "on-demand"} and "nodeSelector" not in group["template"]["spec"]
+        )
         assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         # The autoscaler learns from the limits what a node of an empty group would bring.

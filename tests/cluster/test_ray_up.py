@@ -69,6 +69,7 @@ def test_workers_scale_from_zero_and_gpus_are_spot(config: dict[str, Any]) -> No
     for name in ("cpu", "gpu"):
         assert types[name]["min_workers"] == 0 < types[name]["max_workers"]
         assert types[name]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+        assert types[name]["labels"] == {"ray.io/market-type": "spot"}
     assert "--gpus all" in types["gpu"]["docker"]["worker_run_options"]
     assert "InstanceMarketOptions" not in types["head"]["node_config"], "the head must not be taken away"
     assert types["head"]["resources"] == {"CPU": 0}
