@@ -11,9 +11,10 @@ import functools
 import heapq
 import io
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 
@@ -38,19 +39,23 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Report:
+    """A sign of life; ``seconds`` of training, without start-up."""
+
+    seconds: float
+    epoch: int
+    progress: float
+    epoch_end: bool = True
+
+
+@dataclass(frozen=True)
 class Truth:
     """What a trial takes in fact, in seconds."""
 
     startup: float
-    epoch: float
-    epochs: int
-    """Before patience or halving ends it."""
+    reports: Sequence[Report]
     closing: float
-    halved: bool
-
-    @property
-    def seconds(self) -> float:
-        return self.startup + self.epoch * self.epochs + self.closing
+    halved: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,18 +137,33 @@ def truths(trials: Sequence[Trial], kind: Kind, rng: random.Random) -> dict[str,
         halved = (trial.choice or 0) % kind.choices != 0
         if halved:
             epochs = max(1, round(epochs * rng.choice([0.11, 0.11, 0.33])))
+        reports = []
+        for number in range(1, epochs + 1):
+            progress = number / most
+            if kind.max_minutes is not None:
+                progress = max(progress, number * epoch / (60 * kind.max_minutes))
+            reports.append(Report(number * epoch, number - 1, min(1.0, progress)))
         # A test reads lines as an epoch does, a few hundred of them.
-        found[trial.key] = Truth(
-            rng.uniform(2, 6), epoch, epochs, rng.uniform(1, 4) + epoch * 300 / lines_of(trial), halved
-        )
+        closing = rng.uniform(1, 4) + epoch * 300 / lines_of(trial)
+        found[trial.key] = Truth(rng.uniform(2, 6), reports, closing, halved)
     return found
 
 
-def simulate(kind: Kind, seed: int, look: Callable[[float, Board], None]) -> float:
-    """Run a grid; ``look(seconds gone, board)`` is called whenever something happened. Returns the seconds it took."""
-    rng, clock = random.Random(f"{kind.name} {seed}"), Clock()
+Look = Callable[[float, Board], None]
+
+
+def simulate(kind: Kind, seed: int, look: Look) -> float:
+    """Run a drawn grid, see :func:`run`."""
     trials = trials_of(kind)
-    truth = truths(trials, kind, rng)
+    truth = truths(trials, kind, random.Random(f"{kind.name} {seed}"))
+    return run(trials, truth, {trial.key: plan_of(trial, kind) for trial in trials}, kind.places, look)
+
+
+def run(
+    trials: Sequence[Trial], truth: Mapping[str, Truth], plans: Mapping[str, Planned], places: int, look: Look
+) -> float:
+    """Run a grid; ``look(seconds gone, board)`` is called whenever something happened. Returns the seconds it took."""
+    clock = Clock()
     began = clock.now
     board = Board(
         "simulated",
@@ -151,8 +171,8 @@ def simulate(kind: Kind, seed: int, look: Callable[[float, Board], None]) -> flo
         {},
         Console(file=io.StringIO(), width=100),
         need=functools.partial(need, cluster_gpus=0.0),
-        max_concurrent=kind.places,
-        planned={trial.key: plan_of(trial, kind) for trial in trials},
+        max_concurrent=places,
+        planned=plans,
         clock=clock,
     )
     board._printed = float("inf")  # lines with an estimate each would take most of the time
@@ -164,16 +184,10 @@ def simulate(kind: Kind, seed: int, look: Callable[[float, Board], None]) -> flo
         """One trial: yields when it wants to be called next."""
         nonlocal running
         own = truth[trial.key]
-        yield clock.now + own.startup
-        start = clock.now
-        for epoch in range(own.epochs):
-            yield start + (epoch + 1) * own.epoch
-            seconds = clock.now - start
-            progress = (epoch + 1) / EPOCHS[trial.stage]
-            if kind.max_minutes is not None:
-                progress = max(progress, seconds / (60 * kind.max_minutes))
-            report = {"epoch": epoch, "progress": min(1.0, progress), "seconds": seconds, "epoch_end": True}
-            board.reported(trial.key, report)
+        start = clock.now + own.startup
+        for report in own.reports:
+            yield start + report.seconds
+            board.reported(trial.key, vars(report))
         if not own.halved:
             yield clock.now + own.closing
             board.reported(trial.key, {"finished": True, "progress": 1.0, "result": {}})
@@ -182,9 +196,9 @@ def simulate(kind: Kind, seed: int, look: Callable[[float, Board], None]) -> flo
         running -= 1
 
     while waiting or events:
-        if running < kind.places:
+        if running < places:
             ready = [trial for trial in waiting if trial.waits_for is None or trial.waits_for in done]
-            for trial in ready[: kind.places - running]:
+            for trial in ready[: places - running]:
                 waiting.remove(trial)
                 running += 1
                 board.started(trial.key)
@@ -217,12 +231,18 @@ KINDS = [
 ]
 
 
-def errors(kind: Kind, seed: int, at: float = 0.1) -> tuple[float, list[float]]:
+def errors(kind: Kind, seed: int) -> tuple[float, list[float]]:
+    """Relative error of the ETA of a drawn grid, see :func:`told`."""
+    return told(functools.partial(simulate, kind, seed))
+
+
+def told(again: Callable[[Look], float], at: float = 0.1) -> tuple[float, list[float]]:
     """Relative error of the ETA after the share ``at`` of the time; and ETAs at other times.
 
-    Positive: it took less than was said. The others are shares of the time that the grid took.
+    ``again`` runs the same grid each time. Positive: it took less than was said. The others are shares of the time
+    that the grid took.
     """
-    took = simulate(kind, seed, lambda gone, board: None)
+    took = again(lambda gone, board: None)
     moments = [share * took for share in (at, 0.02, 0.05, 0.25, 0.5, 0.75, 0.95)]
     seen: dict[float, float] = {}
 
@@ -233,8 +253,35 @@ def errors(kind: Kind, seed: int, at: float = 0.1) -> tuple[float, list[float]]:
                 left = float("nan") if eta is None else eta
                 seen[moment] = left / (took - gone) if moment == moments[0] else left / took
 
-    simulate(kind, seed, look)
+    again(look)
     return seen[moments[0]] - 1, [left for moment, left in seen.items() if moment != moments[0]]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Trials of a real grid that are done, and their ``result.json``."""
+
+    trials: Sequence[Trial]
+    results: Mapping[str, Mapping[str, Any]]
+
+
+def recorded_errors(grid: Recorded, places: int) -> float:
+    """Relative error of the ETA after a tenth of the time when a recorded grid runs again, on so many places."""
+    plans, truth = {}, {}
+    for trial in grid.trials:
+        result, stage = grid.results[trial.key], trial.job.settings
+        lines = max(result["lines"], stage.min_steps_per_epoch * stage.batch_size)
+        plans[trial.key] = Planned(stage.max_epochs * lines / 1000.0, guessed=True)
+        reports, before = [], 0.0
+        for entry in result["history"]:
+            # Of an epoch only its end is recorded; within it, signs of life came every ten seconds.
+            length = 60 * entry["minutes"] - before
+            for part in range(1, 11):
+                progress = (entry["epoch"] + part / 10) / stage.max_epochs
+                reports.append(Report(before + length * part / 10, entry["epoch"], progress, part == 10))
+            before += length
+        truth[trial.key] = Truth(4.0, reports, 5.0)
+    return told(functools.partial(run, grid.trials, truth, plans, places))[0]
 
 
 class _Enough(Exception):

@@ -82,10 +82,10 @@ def _has_room(trial: TrialProgress, training: list[TrialProgress], grid: GridPro
 def _for_room(ready: list[TrialProgress], grid: GridProgress) -> str:
     told = f"{many(len(ready), 'trial')} {'is' if len(ready) == 1 else 'are'} ready and wait{'s' * (len(ready) == 1)}"
     training = [trial for trial in grid.trials if trial.state == "training"]
-    if grid.max_concurrent is not None:
-        return f"{told} for one of {grid.max_concurrent} at a time to end (max_concurrent)"
     if grid.use is None or _has_room(ready[0], training, grid):
         return f"{told} for a process to start"
+    if grid.max_concurrent is not None:
+        return f"{told} for one of {len(training)} to end (max_concurrent)"
     for what, there in (("gpus", grid.use.gpus), ("cpus", grid.use.cpus)):
         used, wanted = sum(getattr(trial, what) for trial in training), getattr(ready[0], what)
         if wanted and used + wanted > there + _TINY:
