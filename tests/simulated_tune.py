@@ -55,6 +55,7 @@ def run_simulated(
     recorder: Recorder,
     console: Console,
     watch: Callable[[World], Watch] | None = None,
+    order: Callable[[list[Trial]], list[Trial]] = list,
 ) -> tuple[World, GridSearcher]:
     """Run a grid, as ``htr_ray.sweep.run`` does, on simulated machines; the world and the searcher at the end.
 
@@ -65,11 +66,12 @@ def run_simulated(
         recorder: what the callbacks tell the trials to.
         console: of the board.
         watch: makes what is called instead of each step of Tune's controller, with the step; for measurements.
+        order: of the trials, if not the grid's own.
 
     Raises:
         Stuck: nothing will ever happen again, though trials are left.
     """
-    trials = expand(settings)
+    trials = order(expand(settings))
     gpus = float(machines.nodes * machines.gpus)
     wanted = functools.partial(need, cluster_gpus=gpus)
     world = World(machines, {trial.key: trial for trial in trials}, wanted, work)

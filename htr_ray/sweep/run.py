@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,7 @@ from htr_ray.train.nodes import nodes
 logger = logging.getLogger(__name__)
 
 SAMPLE = "sample"
+_READERS = 16  # object stores answer slowly but in parallel
 
 
 def prepare_corpora(settings: GridSettings) -> GridSettings:
@@ -75,7 +77,7 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     _check_unchanged(settings, folder)
     if settings.search.method == "optuna":
         check_installed()
-    done = finished(trials)
+    done = finished(trials, folder)
     searches = Searches(settings, trials)
     searches.resume(done)
     over = set(done) | searches.ended_before()
@@ -126,14 +128,16 @@ class _Ended:
     unfinished: bool
 
 
-def finished(trials: list[Trial]) -> dict[str, dict[str, Any]]:
-    """Results of the trials that are done already, by key."""
-    results = {}
-    for trial in trials:
-        uri = storage.join(trial.job.folder, RESULT)
-        if storage.exists(uri):
-            results[trial.key] = compact(storage.read_json(uri))
-    return results
+def finished(trials: list[Trial], folder: str) -> dict[str, dict[str, Any]]:
+    """Results of the trials that are done already, by key; ``folder`` is the grid's."""
+    if not storage.is_dir(folder):
+        return {}
+    # One listing for all: asked one by one, thousands of trials take minutes on an object store.
+    files = set(storage.walk(folder))
+    done = [trial for trial in trials if f"{trial.key}/{RESULT}" in files]
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = pool.map(lambda trial: compact(storage.read_json(storage.join(trial.job.folder, RESULT))), done)
+        return {trial.key: result for trial, result in zip(done, results, strict=True)}
 
 
 def load_settings(name: str, place: str) -> GridSettings:
@@ -224,7 +228,7 @@ def _search(
         board.close()
         searches.close()
         files: dict[str, bytes] = {}
-        results = finished(trials)
+        results = finished(trials, folder)
         rows = summary.rows(searches.cells(trials), results, searcher.failed)
         try:
             # A person who pressed Ctrl-C waits for the log, not for drawings.

@@ -27,7 +27,7 @@ def main(folder: str, target: str) -> None:
     settings = GridSettings.model_validate(storage.read_json(storage.join(folder, GRID_FILE)))
     trials = {trial.key: trial for trial in expand(settings)}
     corpus = Corpus.open(settings.corpora[0])
-    champion = best(rows(list(trials.values()), finished(list(trials.values())), {}), corpus_name(corpus.uri))
+    champion = best(rows(list(trials.values()), finished(list(trials.values()), folder), {}), corpus_name(corpus.uri))
     assert champion is not None, "no finished recognizer"
     readings = {
         reading["id"]: reading

@@ -64,15 +64,26 @@ class Scenario:
     settings: tuple[str, ...]
     machines: Machines
     epochs: int = 40  # of a trial that no patience ends
+    order: str = "own"
 
+
+# Trials in other orders than the grid's own, which is encoders first, then cells with many labels.
+ORDERS = ("own", "random", "oracle", "cells-first")
 
 SCENARIOS = {
     "paper": Scenario(PAPER, Machines()),
     "paper-8-nodes": Scenario(PAPER, Machines(nodes=8)),
-    "large": Scenario(LARGE, Machines(), epochs=12),
-    "large-whole-gpus": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(), epochs=12),
-    "large-preempted": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(**WEATHER), epochs=12),
+    "large": Scenario(LARGE, Machines(), epochs=6),
+    "large-whole-gpus": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(), epochs=6),
+    "large-preempted": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(**WEATHER), epochs=6),
 }
+
+
+for _order in ORDERS:
+    SCENARIOS[f"order-paper-8-nodes-{_order}"] = Scenario(PAPER, Machines(nodes=8), epochs=2, order=_order)
+    SCENARIOS[f"order-large-{_order}"] = Scenario(
+        (*LARGE, "finetune.gpus_per_worker=1"), Machines(), epochs=2, order=_order
+    )
 
 
 class MemoryTracker:
@@ -105,6 +116,25 @@ def durations(epochs: int) -> Callable[[Trial], Work]:
         return Work(max(2, round(epochs * share)), 60 * minutes * chance.lognormvariate(0, 0.2) / epochs)
 
     return work
+
+
+def in_order(name: str, work: Callable[[Trial], Work]) -> Callable[[list[Trial]], list[Trial]]:
+    """Puts trials into an order. ``oracle``: by the longest remaining path, all durations known."""
+
+    def order(trials: list[Trial]) -> list[Trial]:
+        if name == "own":
+            return trials
+        if name == "random":
+            return random.Random(0).sample(trials, len(trials))
+        if name == "cells-first":
+            return sorted(trials, key=lambda trial: trial.stage == "pretrain")
+        behind: dict[str, float] = {}
+        for trial in trials:
+            if trial.waits_for is not None:
+                behind[trial.waits_for] = max(behind.get(trial.waits_for, 0.0), work(trial).seconds)
+        return sorted(trials, key=lambda trial: -(work(trial).seconds + behind.get(trial.key, 0.0)))
+
+    return order
 
 
 @dataclass
@@ -160,8 +190,10 @@ def simulate(scenario: Scenario) -> dict[str, Any]:
     with open(os.devnull, "w") as nowhere:
         recorder = Recorder(tracker, settings)  # type: ignore[arg-type]
         began = time.perf_counter()
+        work = durations(scenario.epochs)
+        order = in_order(scenario.order, work)
         world, searcher = run_simulated(
-            settings, scenario.machines, durations(scenario.epochs), recorder, Console(file=nowhere), watch
+            settings, scenario.machines, work, recorder, Console(file=nowhere), watch, order
         )
         total = time.perf_counter() - began
     return {
@@ -222,7 +254,7 @@ def curve(world: World, points: int = 400) -> list[tuple[float, ...]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", type=Path, help="with one scenario: cProfile's file")
