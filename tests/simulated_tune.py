@@ -88,10 +88,10 @@ def run_simulated(
         )
         halving = CellHalving(settings.search, searches, searcher) if settings.search.halving else None
         budget = Budget(settings.budget, searcher.gpu_hours)
-        board = Board(settings.name, trials, {}, console, need=wanted, look=look)
+        board = Board(settings.name, trials, {}, console, need=wanted, look=look, clock=lambda: world.now)
         with simulated(world, watch and watch(world)):
             own = run._Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
-            run._tune(settings, trials, own, gpus, slots)
+            run._tune(settings, own, gpus, slots)
         board.close()
         searches.close()
     return world, searcher

@@ -84,6 +84,7 @@ class Board:
         self._trials: dict[str, TrialProgress] = {}
         self._wants: dict[str, Need] = {}
         self._eta: tuple[float, float, float | None] | None = None  # valid until, made at, seconds left
+        self._eta_cost = 0.0  # seconds that it took
         self._printed = self._stall_told = float("-inf")
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -172,8 +173,8 @@ class Board:
         told = ", ".join(filter(None, [how, "" if failure else figures_of(self._trials[key])]))
         self._say(f"{key}: {told}")
 
-    def progress(self) -> GridProgress:
-        """All of it, now."""
+    def progress(self, patient: bool = True) -> GridProgress:
+        """All of it, now; who is not ``patient`` gets the last estimate of the time left where a new one takes long."""
         now = self._clock()
         with self._lock:
             trials, earlier = tuple(self._trials.values()), tuple(self._before.values())
@@ -186,7 +187,7 @@ class Board:
             earlier=earlier,
             use=self._use,
             max_concurrent=self._max_concurrent,
-            eta=self._time_left(trials, now),
+            eta=self._time_left(trials, now, patient),
         )
 
     def told(self, text: str) -> None:
@@ -256,13 +257,16 @@ class Board:
         with self._lock:
             self._trials[key] = changed
 
-    def _time_left(self, trials: tuple[TrialProgress, ...], now: float) -> float | None:
+    def _time_left(self, trials: tuple[TrialProgress, ...], now: float, patient: bool) -> float | None:
         """The estimate; with thousands of trials it takes a while, and is not made anew for every event."""
-        if self._eta is None or now >= self._eta[0] or now < self._eta[1]:
+        old = self._eta is None or now >= self._eta[0] or now < self._eta[1]
+        if old and (patient or self._eta_cost <= SMALL):
             began = time.perf_counter()
             left = time_left(trials, now, self._use, self._max_concurrent)
-            cost = time.perf_counter() - began
-            self._eta = (now + (50 * cost if cost > SMALL else 0.0), now, left)
+            self._eta_cost = time.perf_counter() - began
+            self._eta = (now + (50 * self._eta_cost if self._eta_cost > SMALL else 0.0), now, left)
+        if self._eta is None:
+            return None
         _, made, left = self._eta
         return None if left is None else max(0.0, left - (now - made))
 
@@ -270,7 +274,8 @@ class Board:
         now = self._clock()
         if self._live is None and now - self._printed >= every:
             self._printed = now
-            told = headline(self.progress(), now)
+            # Tune's loop does not wait for the estimate; the watcher makes it.
+            told = headline(self.progress(patient=not self._watcher.is_alive()), now)
             self.console.print(f"{line}  [{told}]", markup=False, highlight=False, soft_wrap=True)
 
     def _watch(self) -> None:
@@ -281,6 +286,7 @@ class Board:
                     self._use = self._look()
             except Exception:  # Ray's head may be away for a moment: what was seen last is shown
                 pass
+            self.progress()  # the estimate, where it is due
             now = time.monotonic()
             if now - written >= FILE_SECONDS:
                 self._write()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from htr_ray.errors import UserError
 from htr_ray.sweep.cells import Trial
+from htr_ray.train.job import Job
 from htr_ray.train.nodes import Node, fits, matches
 
 
@@ -57,10 +58,15 @@ class Need:
 
 def need(trial: Trial, cluster_gpus: float) -> Need:
     """Resources of a trial on a cluster with that many GPUs (0: it trains on CPUs)."""
-    stage, stream = trial.job.settings, trial.job.stream
+    return need_of(trial.job, cluster_gpus)
+
+
+def need_of(job: Job, cluster_gpus: float) -> Need:
+    """The same, for what the trial is asked to do."""
+    stage, stream = job.settings, job.stream
     gpus = stage.gpus_per_worker
     if gpus is None:
-        gpus = (1.0 if trial.stage == "pretrain" else 0.25) if cluster_gpus >= 1 else 0.0
+        gpus = (1.0 if job.stage == "pretrain" else 0.25) if cluster_gpus >= 1 else 0.0
     # A worker group needs whole cards: two DDP ranks on one GPU cannot speak NCCL.
     if stage.workers > 1 and 0 < gpus < 1:
         gpus = 1.0

@@ -34,14 +34,14 @@ from htr_ray.sweep.optuna_choices import check_installed
 from htr_ray.sweep.plan import Planned
 from htr_ray.sweep.progress import GridProgress, read_progress
 from htr_ray.sweep.recipe import recipe_of
-from htr_ray.sweep.resources import at_a_time, check, need
+from htr_ray.sweep.resources import at_a_time, check, need, need_of
 from htr_ray.sweep.results import read_settings
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report
 from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, compact, placement, run_trial
 from htr_ray.sweep.use import look
-from htr_ray.train.job import RESULT
+from htr_ray.train.job import RESULT, Job
 from htr_ray.train.nodes import nodes
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _search(
     try:
         if left:
             tune_run = _Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
-            _tune(settings, trials, tune_run, gpus, slots)
+            _tune(settings, tune_run, gpus, slots)
         # Tune takes the first Ctrl-C for an orderly end, and returns.
         unfinished = searcher.unfinished
     finally:
@@ -272,12 +272,11 @@ _TUNE_ENVIRONMENT = {
 }
 
 
-def _tune(settings: GridSettings, trials: list[Trial], own: _Tune, gpus: float, slots: int) -> None:
+def _tune(settings: GridSettings, own: _Tune, gpus: float, slots: int) -> None:
+    # Tune fetches and unpickles the trainable anew for each trial, so it holds nothing that grows with the grid.
     # The GPU share of a trial can differ by stage; Tune asks per trial.
-    by_key = {trial.key: need(trial, gpus) for trial in trials}
     trainable = tune.with_resources(
-        _Dispatch({key: wanted.gpus_per_worker for key, wanted in by_key.items()}),
-        lambda config: placement(by_key[config["key"]]),
+        _Dispatch(gpus), lambda config: placement(need_of(Job.model_validate(config["job"]), gpus))
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     # It would count trials as incomplete that were handed out again and are done.
@@ -311,12 +310,13 @@ def _tune(settings: GridSettings, trials: list[Trial], own: _Tune, gpus: float, 
 
 
 class _Dispatch:
-    """The trainable: a callable, so that Tune pickles the GPU shares along with it."""
+    """The trainable: a callable, so that Tune pickles the GPUs of the cluster along with it."""
 
     __mixins__ = (EndsWhenStopped,)
 
-    def __init__(self, gpus: dict[str, float]) -> None:
-        self._gpus = gpus
+    def __init__(self, cluster_gpus: float) -> None:
+        self._cluster_gpus = cluster_gpus
 
     def __call__(self, config: dict[str, Any]) -> None:
-        run_trial(config, gpus=self._gpus[config["key"]])
+        wanted = need_of(Job.model_validate(config["job"]), self._cluster_gpus)
+        run_trial(config, gpus=wanted.gpus_per_worker)

@@ -73,7 +73,7 @@ ORDERS = ("own", "random", "oracle", "cells-first")
 SCENARIOS = {
     "paper": Scenario(PAPER, Machines()),
     "paper-8-nodes": Scenario(PAPER, Machines(nodes=8)),
-    "large": Scenario(LARGE, Machines(), epochs=6),
+    "large": Scenario(LARGE, Machines(), epochs=3),
     "large-whole-gpus": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(), epochs=6),
     "large-preempted": Scenario((*LARGE, "finetune.gpus_per_worker=1"), Machines(**WEATHER), epochs=6),
 }

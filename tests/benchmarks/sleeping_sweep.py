@@ -49,7 +49,7 @@ class Sleeper:
 
     __mixins__ = (EndsWhenStopped,)
 
-    def __init__(self, _gpus: dict[str, float], *, folder: str, seconds: float) -> None:
+    def __init__(self, _gpus: float, *, folder: str, seconds: float) -> None:
         self._folder, self._seconds = Path(folder), seconds
 
     def __call__(self, config: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def main() -> None:
         )
         slots = min(at_a_time(wanted(trial), *run._capacity()) for trial in trials)
         with open(os.devnull, "w") as nowhere:
-            board = Board(trials, {}, slots, Console(file=nowhere))
+            board = Board(settings.name, trials, {}, Console(file=nowhere), need=wanted)
             callback = GridCallback(searcher, board, Recorder(tracker, settings))  # type: ignore[arg-type]
             own = run._Tune(searcher, None, Budget(settings.budget, searcher.gpu_hours), callback)
             lost = threading.Timer(
@@ -95,7 +95,7 @@ def main() -> None:
             began = time.time()
             sleeper = functools.partial(Sleeper, folder=folder, seconds=given.seconds)
             with mock.patch.object(run, "_Dispatch", sleeper):
-                run._tune(settings, trials, own, float(given.nodes * given.gpus), slots)
+                run._tune(settings, own, float(given.nodes * given.gpus), slots)
             lost.join()
         spans = np.array([json.loads(file.read_text()) for file in Path(folder).iterdir()]) - began
     # Until the tail: when less is left than there are cards.
