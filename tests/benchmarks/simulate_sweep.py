@@ -252,10 +252,34 @@ def curve(world: World, points: int = 400) -> list[tuple[float, ...]]:
     ]
 
 
+def draw(found: dict[str, Any], target: Path) -> None:
+    """GPUs in use over virtual time, and the driver's memory over the trials that have ended."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(len(found), 2, figsize=(11, 3 * len(found)), squeeze=False)
+    for (name, figures), (left, right) in zip(found.items(), panels, strict=True):
+        hours, there, training, running, waiting = np.array(figures["curve"]).T
+        left.fill_between(hours, training, color="tab:green", alpha=0.6, label="GPUs that train")
+        left.plot(hours, there, color="black", lw=0.8, label="GPUs there")
+        left.plot(hours, waiting, color="tab:red", lw=0.8, label="trials that could start")
+        left.axvline(figures["tail_from_hours"], color="grey", ls=":", label="last trial starts")
+        left.set(title=f"{name}: {figures['trials']} trials", xlabel="hours (virtual)", ylim=(0, 1.15 * there.max()))
+        left.legend(fontsize=7)
+        _, ended, mib, _, _ = np.array(figures["memory"]).T
+        right.plot(ended, mib)
+        right.set(xlabel="trials ended", ylabel="driver, MiB", ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(target, dpi=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--figure", type=Path, help="draw the curves here (PNG)")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", type=Path, help="with one scenario: cProfile's file")
     given = parser.parse_args()
@@ -283,6 +307,8 @@ def main() -> None:
         print(name, json.dumps({k: v for k, v in found.items() if k not in ("memory", "curve")}, indent=1), flush=True)
         if given.json:
             given.json.write_text(json.dumps(everything))
+    if given.figure:
+        draw(everything, given.figure)
 
 
 if __name__ == "__main__":
