@@ -33,7 +33,6 @@ from rich.console import Console
 from simulated_cluster import Future, Group, Machines, Work, World
 
 from htr_ray.config import GridSettings
-from htr_ray.sweep import run
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
@@ -44,6 +43,7 @@ from htr_ray.sweep.record import Recorder
 from htr_ray.sweep.resources import at_a_time, need
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
+from htr_ray.sweep.tune_run import Own, tune_trials
 
 Watch = Callable[[TuneController, Callable[[], None]], None]
 
@@ -90,8 +90,8 @@ def run_simulated(
         budget = Budget(settings.budget, searcher.gpu_hours)
         board = Board(settings.name, trials, {}, console, need=wanted, look=look, clock=lambda: world.now)
         with simulated(world, watch and watch(world)):
-            own = run._Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
-            run._tune(settings, own, gpus, slots)
+            own = Own(searcher, halving, budget, GridCallback(searcher, board, recorder))
+            tune_trials(settings, own, gpus, slots)
         board.close()
         searches.close()
     return world, searcher

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
@@ -34,14 +31,15 @@ from htr_ray.sweep.optuna_choices import check_installed
 from htr_ray.sweep.plan import Planned
 from htr_ray.sweep.progress import GridProgress, read_progress
 from htr_ray.sweep.recipe import recipe_of
-from htr_ray.sweep.resources import at_a_time, check, need, need_of
+from htr_ray.sweep.resources import at_a_time, check, need
 from htr_ray.sweep.results import read_settings
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.tracking import GridLog, make_report
-from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, compact, placement, run_trial
+from htr_ray.sweep.trainable import compact
+from htr_ray.sweep.tune_run import Own, tune_trials
 from htr_ray.sweep.use import look
-from htr_ray.train.job import RESULT, Job
+from htr_ray.train.job import RESULT
 from htr_ray.train.nodes import nodes
 
 logger = logging.getLogger(__name__)
@@ -183,7 +181,7 @@ def _search(
     folder: str,
     console: Console,
 ) -> _Ended:
-    """The Tune run itself."""
+    """Have the trials run that are left, and close the books."""
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
     log = GridLog(settings, console)
     recorder = log.recorder
@@ -220,8 +218,8 @@ def _search(
     rows: list[dict[str, Any]] = []
     try:
         if left:
-            tune_run = _Tune(searcher, halving, budget, GridCallback(searcher, board, recorder))
-            _tune(settings, tune_run, gpus, slots)
+            tune_run = Own(searcher, halving, budget, GridCallback(searcher, board, recorder))
+            tune_trials(settings, tune_run, gpus, slots)
         # Tune takes the first Ctrl-C for an orderly end, and returns.
         unfinished = searcher.unfinished
     finally:
@@ -247,76 +245,3 @@ def _earlier(folder: str, console: Console) -> GridProgress | None:
         note = f"[yellow]Note:[/] earlier attempts are not in the timeline: {escape(str(error))}"
         console.print(note, soft_wrap=True)
         return None
-
-
-@dataclass(frozen=True)
-class _Tune:
-    """What htr-ray brings to a run of Ray Tune."""
-
-    searcher: GridSearcher
-    halving: CellHalving | None
-    budget: Budget
-    callback: GridCallback
-
-
-_TUNE_ENVIRONMENT = {
-    # The board tells the story; Tune's own tables would only interrupt it.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # Of each trial Tune would keep a CSV, a JSON and a TensorBoard file open, and a thread for the last; of each
-    # result they were the largest part of the driver's work. MLflow has it all.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's own state is for Tuner.restore(), which is not used; writing it stops the driver for seconds when there
-    # are thousands of trials. Once at the beginning and once at the end remain.
-    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
-}
-
-
-def _tune(settings: GridSettings, own: _Tune, gpus: float, slots: int) -> None:
-    # Tune fetches and unpickles the trainable anew for each trial, so it holds nothing that grows with the grid.
-    # The GPU share of a trial can differ by stage; Tune asks per trial.
-    trainable = tune.with_resources(
-        _Dispatch(gpus), lambda config: placement(need_of(Job.model_validate(config["job"]), gpus))
-    )
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    # It would count trials as incomplete that were handed out again and are done.
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
-    for name, value in _TUNE_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
-    with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=own.searcher,
-                scheduler=own.halving,
-                num_samples=-1,  # the searcher says when all have ended
-                # Imports and start-up are paid once per process, not once per trial.
-                reuse_actors=True,
-                trial_name_creator=lambda trial: trial.config["key"].replace("/", "-"),
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name=settings.name,
-                # Tune's own bookkeeping only: what must last is in the grid's storage.
-                storage_path=scratch,
-                callbacks=[own.callback, Leftovers()],
-                stop=own.budget,
-                failure_config=tune.FailureConfig(max_failures=settings.finetune.retries),
-                verbose=0,
-            ),
-        ).fit()
-
-
-class _Dispatch:
-    """The trainable: a callable, so that Tune pickles the GPUs of the cluster along with it."""
-
-    __mixins__ = (EndsWhenStopped,)
-
-    def __init__(self, cluster_gpus: float) -> None:
-        self._cluster_gpus = cluster_gpus
-
-    def __call__(self, config: dict[str, Any]) -> None:
-        wanted = need_of(Job.model_validate(config["job"]), self._cluster_gpus)
-        run_trial(config, gpus=wanted.gpus_per_worker)
