@@ -1,4 +1,4 @@
-"""A sweep of trials that sleep and report, on a real Ray of several nodes that lose one and get another.
+"""A sweep of trials that sleep and report, on a real Ray of several nodes that loses one of them.
 
     python tests/benchmarks/sleeping_sweep.py [--nodes 4] [--gpus 4] [--seconds 6]
 
@@ -88,9 +88,7 @@ def main() -> None:
             board = Board(settings.name, trials, {}, Console(file=nowhere), need=wanted)
             callback = GridCallback(searcher, board, Recorder(tracker, settings))  # type: ignore[arg-type]
             own = run._Tune(searcher, None, Budget(settings.budget, searcher.gpu_hours), callback)
-            lost = threading.Timer(
-                10 * given.seconds, lambda: (cluster.remove_node(nodes[1]), cluster.add_node(**node))
-            )
+            lost = threading.Timer(10 * given.seconds, cluster.remove_node, [nodes[1]])
             lost.start()
             began = time.time()
             sleeper = functools.partial(Sleeper, folder=folder, seconds=given.seconds)
