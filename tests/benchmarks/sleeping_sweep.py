@@ -28,7 +28,7 @@ from rich.console import Console
 from simulate_sweep import MemoryTracker
 
 from htr_ray.config import GridSettings, load
-from htr_ray.sweep import run
+from htr_ray.sweep import run, tune_run
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
@@ -45,7 +45,7 @@ EPOCHS = 4
 
 
 class Sleeper:
-    """In the place of run.py's own: sleeps ``EPOCHS`` times, and writes when it did."""
+    """In the place of tune_run.py's own: sleeps ``EPOCHS`` times, and writes when it did."""
 
     __mixins__ = (EndsWhenStopped,)
 
@@ -87,13 +87,13 @@ def main() -> None:
         with open(os.devnull, "w") as nowhere:
             board = Board(settings.name, trials, {}, Console(file=nowhere), need=wanted)
             callback = GridCallback(searcher, board, Recorder(tracker, settings))  # type: ignore[arg-type]
-            own = run._Tune(searcher, None, Budget(settings.budget, searcher.gpu_hours), callback)
+            own = tune_run.Own(searcher, None, Budget(settings.budget, searcher.gpu_hours), callback)
             lost = threading.Timer(10 * given.seconds, cluster.remove_node, [nodes[1]])
             lost.start()
             began = time.time()
             sleeper = functools.partial(Sleeper, folder=folder, seconds=given.seconds)
-            with mock.patch.object(run, "_Dispatch", sleeper):
-                run._tune(settings, own, float(given.nodes * given.gpus), slots)
+            with mock.patch.object(tune_run, "_Dispatch", sleeper):
+                tune_run.tune_trials(settings, own, float(given.nodes * given.gpus), slots)
             lost.join()
         spans = np.array([json.loads(file.read_text()) for file in Path(folder).iterdir()]) - began
     # Until the tail: when less is left than there are cards.
