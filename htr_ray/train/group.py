@@ -30,7 +30,7 @@ from ray.train.v2._internal.execution.worker_group.placement_group_handle import
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from htr_ray.train.nodes import fits, free_nodes
 
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Nodes say ten times a second what is free on them.
 SETTLE_SECONDS = 1.0
+# Within this time Ray finds another node for what was lost with one, if there is any.
+MOVE_SECONDS = 10.0
 
 _Table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
 
@@ -76,13 +78,38 @@ class Group(WorkerGroup):
         )
 
 
-class Unannounced:
-    """Mixin of a scaling policy that tells Ray's autoscaling coordinator nothing.
+class PlaceLost(WorkerGroupError):
+    """A node went, and with it CPUs of the group's streams that fit nowhere else."""
 
-    What a group announces there is taken from what Ray Data believes it may use, whether the group has it or not: the
-    streams of running trials would stop for groups that only wait, or could grow. The autoscaler sees the
-    placement groups that wait.
+    def __init__(self) -> None:
+        super().__init__("the CPUs of its streams were lost with their node", {})
+
+    def __reduce__(self) -> Any:
+        return self.__class__, ()
+
+
+class BesideOthers:
+    """Mixin of a scaling policy, for a group that shares its cluster with other trials.
+
+    It tells Ray's autoscaling coordinator nothing: what a group announces there is taken from what Ray Data believes
+    it may use, whether the group has it or not, so the streams of running trials would stop for groups that only
+    wait, or could grow. The autoscaler sees the placement groups that wait.
+
+    It gives up a place that is no longer whole: workers that wait for their streams would hold theirs for ever.
     """
+
+    _broken_since: float | None = None
+
+    def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
+        place = worker_group_state.placement_group_handle.placement_group
+        if placement_group_table(place)["state"] != "RESCHEDULING":
+            self._broken_since = None
+        elif self._broken_since is None:
+            self._broken_since = time.monotonic()
+        elif time.monotonic() - self._broken_since > MOVE_SECONDS:
+            self._broken_since = None
+            raise PlaceLost
+        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)  # type: ignore[misc]
 
     def after_controller_start(self, train_run_context: Any) -> None:
         return None
@@ -91,11 +118,11 @@ class Unannounced:
         return None
 
 
-class FixedScaling(Unannounced, FixedScalingPolicy):
+class FixedScaling(BesideOthers, FixedScalingPolicy):
     """Always the same number of workers."""
 
 
-class FreeScaling(Unannounced, ElasticScalingPolicy):
+class FreeScaling(BesideOthers, ElasticScalingPolicy):
     """As many workers as fit into what is free, within the bounds.
 
     Ray's own policy divides what the cluster *has*, and would wait for the cards of other trials.
@@ -140,8 +167,9 @@ class NodesComeAndGo(DefaultFailurePolicy):
     """A worker that was lost with its node is no failure of the trial's, announced (preempted) or not."""
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if isinstance(training_failed_error, WorkerGroupError) and any(
-            lost_its_node(error) for error in training_failed_error.worker_failures.values()
+        if isinstance(training_failed_error, PlaceLost) or (
+            isinstance(training_failed_error, WorkerGroupError)
+            and any(lost_its_node(error) for error in training_failed_error.worker_failures.values())
         ):
             logger.info("a node was lost; the workers start again at the last checkpoint")
             return FailureDecision.RETRY
