@@ -78,7 +78,8 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
                 storage_path=scratch,
                 callbacks=[own.callback, Leftovers()],
                 stop=own.budget,
-                failure_config=tune.FailureConfig(max_failures=settings.finetune.retries),
+                # Tune has one number for all trials.
+                failure_config=tune.FailureConfig(max_failures=max(settings.pretrain.retries, settings.finetune.retries)),
                 verbose=0,
             ),
         ).fit()
