@@ -60,6 +60,7 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
         os.environ.setdefault(name, value)
     # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
+    retries = max(settings.pretrain.retries, settings.finetune.retries)  # Tune has one number for all trials
     with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
         tune.Tuner(
             trainable,
@@ -78,8 +79,7 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
                 storage_path=scratch,
                 callbacks=[own.callback, Leftovers()],
                 stop=own.budget,
-                # Tune has one number for all trials.
-                failure_config=tune.FailureConfig(max_failures=max(settings.pretrain.retries, settings.finetune.retries)),
+                failure_config=tune.FailureConfig(max_failures=retries),
                 verbose=0,
             ),
         ).fit()
