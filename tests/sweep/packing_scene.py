@@ -107,6 +107,19 @@ class Stops(FIFOScheduler):
         return FIFOScheduler.STOP if goes_on else FIFOScheduler.CONTINUE
 
 
+class GivesUp(Callback):
+    """Tells the searcher which trials Tune has given up, as the grid's own callback does."""
+
+    def __init__(self, searcher: GridSearcher) -> None:
+        self._searcher = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._searcher.broke(trial.config["key"], "broken", final=not trial.should_recover())
+
+
 def sweep(
     settings: GridSettings,
     trials: list[Trial],
@@ -146,7 +159,7 @@ def sweep(
         run_config=tune.RunConfig(
             name="scene",
             storage_path=str(folder / "tune"),
-            callbacks=[Leftovers(), *callbacks],
+            callbacks=[Leftovers(), GivesUp(searcher), *callbacks],
             failure_config=tune.FailureConfig(max_failures=max_failures),
             verbose=0,
         ),
