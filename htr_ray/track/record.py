@@ -193,11 +193,17 @@ class Record:
             for name, value in values.items()
             if (name, step) not in trial.points
         ]
+        last: dict[str, int] = {}
+        for name, step in trial.points:
+            last[name] = max(step, last.get(name, 0))
         for start in range(0, len(points), METRICS_PER_CALL):
             part = points[start : start + METRICS_PER_CALL]
             self._client.log_batch(trial.run_id, metrics=[metric for metric, _ in part])
             for metric, place in part:
-                trial.points[place] = trial.latest[metric.key] = metric.value
+                trial.points[place] = metric.value
+                # A gap is filled late: what follows it stays the latest, or it would be logged a second time.
+                if metric.step >= last.get(metric.key, 0):
+                    last[metric.key], trial.latest[metric.key] = metric.step, metric.value
 
     def log_trial_files(self, key: str, files: dict[str, File]) -> None:
         """Upload files to the trial's run."""

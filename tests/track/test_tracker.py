@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from htr_ray.track.background import Patience
+from htr_ray.track.ending import Ending
 from htr_ray.track.record import Record
 from htr_ray.track.tracker import Tracker
 
@@ -116,6 +117,24 @@ def test_calls_do_not_wait_for_mlflow(
         all_made.set()
     assert released == [True]
     assert len(history(uri, runs_of(uri, experiment)["a"][0], "loss")) == 100
+
+
+def test_a_gap_that_is_filled_late_doubles_nothing(uri: str, experiment: str, tmp_path: Path) -> None:
+    """The driver died before it had logged epoch 1; the next one logs 2, then the end of the trial brings 1 along."""
+    figures = [{"val_cer": 9.0}, {"val_cer": 8.0}, {"val_cer": 7.0}]
+    ending = Ending(metrics={"val_cer": 7.0, "test_cer": 6.0}, history=list(enumerate(figures)))
+    for logged in ([0], [2]):
+        with track(uri, experiment, tmp_path) as tracker:
+            tracker.start_grid("grid", CONFIG, {})
+            tracker.start_trial("a", "a", {}, {})
+            for step in logged:
+                tracker.log_epoch("a", step, figures[step])
+            if logged == [2]:
+                time.sleep(0.01)  # MLflow takes the same value of the same millisecond for one
+                tracker.end_trial("a", lambda: ending)
+    [run] = runs_of(uri, experiment)["a"]
+    assert history(uri, run, "val_cer") == [(0, 9.0), (1, 8.0), (2, 7.0)]
+    assert history(uri, run, "test_cer") == [(2, 6.0)]
 
 
 def test_resume_continues_the_same_runs(uri: str, experiment: str, tmp_path: Path) -> None:
