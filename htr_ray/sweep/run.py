@@ -39,6 +39,7 @@ from htr_ray.sweep.tracking import GridLog, make_report
 from htr_ray.sweep.trainable import compact
 from htr_ray.sweep.tune_run import Own, tune_trials
 from htr_ray.sweep.use import look
+from htr_ray.train import checkpoint
 from htr_ray.train.job import RESULT
 from htr_ray.train.nodes import nodes
 
@@ -183,6 +184,8 @@ def _search(
 ) -> _Ended:
     """Have the trials run that are left, and close the books."""
     storage.write_json(storage.join(folder, GRID_FILE), settings.model_dump(mode="json"))
+    if done:
+        checkpoint.clear_finished(folder, done)
     log = GridLog(settings, console)
     recorder = log.recorder
     recorder.finished_before(

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -242,3 +242,16 @@ def clear(folder: str) -> None:
     for name in _names(folder):
         storage.delete_dir(storage.join(folder, name))
     storage.delete_file(storage.join(folder, _POINTER))
+
+
+def clear_finished(root: str, trials: Collection[str]) -> None:
+    """Delete checkpoints that ``trials`` (folders below ``root``) still have: they died just after their result.
+
+    One listing for all of them. What cannot be deleted now is left for the next run.
+    """
+    try:
+        left = {path.partition("/checkpoint-")[0] for path in storage.walk(root) if "/checkpoint-" in path}
+        for trial in left.intersection(trials):
+            clear(storage.join(root, trial))
+    except UserError as error:
+        logger.warning("checkpoints of finished trials could not be deleted (%s)", error)

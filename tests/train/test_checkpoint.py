@@ -201,6 +201,19 @@ def test_one_of_another_version_is_told_and_cleared(tmp_path: Path) -> None:
     assert storage.walk(folder) == []
 
 
+def test_checkpoints_that_finished_trials_left_are_deleted(folder: str) -> None:
+    for trial in ("finetune/a", "finetune/a/b", "finetune/c"):
+        save(storage.join(folder, trial), 1)
+        storage.write_bytes(storage.join(folder, trial, "result.json"), b"{}")
+    checkpoint.clear_finished(folder, {"finetune/a": {}, "finetune/d": {}})
+    files = storage.walk(folder)
+    assert "finetune/a/result.json" in files
+    assert {path.partition("/checkpoint-")[0] for path in files if "/checkpoint-" in path} == {
+        "finetune/a/b",
+        "finetune/c",
+    }
+
+
 def test_a_store_that_is_away_is_no_damage(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a network fault would throw away the newest epochs."""
     save(folder, 1)
