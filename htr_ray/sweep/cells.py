@@ -10,7 +10,7 @@ from htr_ray import storage
 from htr_ray.config import DecoderName, GridSettings, PretextChoice, PretextName, ProtocolName, Space
 from htr_ray.errors import UserError
 from htr_ray.sweep import space
-from htr_ray.sweep.recipe import deciding_cell
+from htr_ray.sweep.recipe import changes_task, deciding_cell, first_task
 from htr_ray.train.job import MODEL, Job
 
 
@@ -95,11 +95,11 @@ class _Corpus:
         stage = "pretrain"
         place = f"{stage}/{self._name}/{pretext}"
         searched = space.space_for(self._settings, stage, pretext)
-        first = next(name for name in self._settings.pretexts if name != "none")
-        trials = self._repeated(place, self._search(stage, place, f"{stage}/{self._name}/{first}", searched), searched)
+        first = f"{stage}/{self._name}/{first_task(self._settings)}"
+        trials = self._repeated(place, self._search(stage, place, first, searched), searched)
         made = [replace(trial, job=self._pretrain_job(trial, pretext), pretext=pretext) for trial in trials]
         probes = []
-        if space.changes_task(searched):
+        if changes_task(searched):
             for encoder in (trial for trial in made if trial.group):
                 key = f"{place}/probe{encoder.choice}"
                 probe = replace(encoder, key=key, waits_for=encoder.key, probe=True)
@@ -157,9 +157,9 @@ class _Corpus:
         if pretext == "none":
             return None
         place = f"pretrain/{self._name}/{pretext}"
-        first = next(name for name in self._settings.pretexts if name != "none")
+        first = f"pretrain/{self._name}/{first_task(self._settings)}"
         searched = space.space_for(self._settings, "pretrain", pretext)
-        own = self._search("pretrain", place, f"pretrain/{self._name}/{first}", searched) == place
+        own = self._search("pretrain", place, first, searched) == place
         return place if own and seed == self._first_seed else f"{place}/seed{seed}"
 
     def _pretrain_job(self, trial: Trial, pretext: PretextName) -> Job:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from htr_ray.config import DecoderName, GridSettings, PretextChoice, ProtocolName
+from htr_ray.config import DecoderName, GridSettings, PretextChoice, PretextName, ProtocolName
 
 # Settings that may change between two runs of one grid: they add trials or say where and how fast, not what.
 FREE = {
@@ -42,6 +43,16 @@ def deciding_cell(settings: GridSettings) -> tuple[ProtocolName, DecoderName, fl
     return settings.protocols[0], settings.decoders[0], max(settings.label_fractions), baseline
 
 
+def first_task(settings: GridSettings) -> PretextName | None:
+    """The pretext task whose encoder a search decides for all, where one does."""
+    return next((pretext for pretext in settings.pretexts if pretext != "none"), None)
+
+
+def changes_task(space: Iterable[str]) -> bool:
+    """Whether choices differ in the pretext task itself, so that their accuracies do not compare."""
+    return any(pattern.startswith("pretext.") for pattern in space)
+
+
 def recipe_of(settings: GridSettings) -> dict[str, Any]:
     """The settings that decide what a trial computes, flat: dotted key -> value."""
     flat: dict[str, Any] = {}
@@ -56,6 +67,7 @@ def recipe_of(settings: GridSettings) -> dict[str, Any]:
     # What a search that nobody asks for would be like decides nothing.
     searched = bool(settings.search.pretrain or settings.search.finetune)
     walk(settings.model_dump(mode="json", exclude=FREE if searched else FREE | {"search"}), "")
-    if searched and settings.search.scope == "stage":
-        flat["the cell that decides a search"] = " ".join(map(str, deciding_cell(settings)))
+    if settings.search.scope == "stage" or changes_task(settings.search.pretrain):
+        decides = [*map(str, deciding_cell(settings)), first_task(settings)] if searched else []
+        flat["what decides a search"] = " ".join(filter(None, decides))
     return flat

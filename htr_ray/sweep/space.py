@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
@@ -104,11 +104,6 @@ def space_for(settings: GridSettings, stage: str, pretext: str) -> Space:
     return {
         pattern: spec for pattern, spec in settings.search.space(stage).items() if _task_of(pattern) in (None, pretext)
     }
-
-
-def changes_task(space: Iterable[str]) -> bool:
-    """Whether choices differ in the pretext task itself, so that their accuracies do not compare."""
-    return any(pattern.startswith("pretext.") for pattern in space)
 
 
 def count(settings: GridSettings, space: Space) -> int:

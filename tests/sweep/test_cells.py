@@ -105,6 +105,18 @@ def test_corpus_name() -> None:
     assert corpus_name("dhsd") == "dhsd"
 
 
+def test_what_decides_a_search_is_part_of_the_recipe(grid: Make) -> None:
+    """Or a wider grid would mix cells that took the settings of different winners."""
+    space = "search.finetune={finetune.learning_rate: [0.001, 0.002]}"
+    for scope, refused in (("cell", False), ("stage", True)):
+        before, after = (
+            recipe_of(grid(space, f"search.scope={scope}", f"label_fractions={axis}"))
+            for axis in ("[0.1]", "[0.1,1.0]")
+        )
+        assert (before != after) == refused
+    assert recipe_of(grid("search.choices=3")) == recipe_of(grid())  # nothing is searched
+
+
 def test_the_recipe_is_what_changes_results_and_nothing_else(grid: Make) -> None:
     before = recipe_of(grid("preset=tiny"))
     same = recipe_of(
