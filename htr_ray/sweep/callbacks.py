@@ -65,6 +65,10 @@ class GridCallback(Callback):
             self._recorder.halved(key, trial.last_result)
         else:
             self._recorder.ended(self._searcher.trials[key], failure)
+        # Of every metric Tune keeps averages and the last values to the end, for a table that nobody asks for: most of
+        # what the driver's memory grew by with each trial.
+        for kept in (trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps):
+            kept.clear()
 
 
 def _why(trial: Any) -> str:
