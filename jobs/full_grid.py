@@ -3,6 +3,8 @@
     python jobs/full_grid.py                                   the embedded sample corpus, minutes on a laptop
     python jobs/full_grid.py --dry-run corpora=[URI]           what would run, on what, for how long
     python jobs/full_grid.py --config grid.yaml seeds=[0,1,2]  settings from a file, some overridden
+    python jobs/full_grid.py --resume NAME --max-hours 12      go on with a grid, for half a day at the most
+    python jobs/full_grid.py "search.finetune={finetune.learning_rate: [0.001, 0.002, 0.005]}"
     ray job submit --working-dir . -- python jobs/full_grid.py --config cluster/grid.yaml
 
 The same command again continues an interrupted grid: finished trials are kept, others go on

@@ -21,6 +21,7 @@ from htr_ray.train.job import MODEL
 logger = logging.getLogger(__name__)
 
 SEARCH_FILE = "search.json"
+_READERS = 8  # object stores answer slowly but in parallel
 # Of each stage: the figure of a finished choice, and +1 where more is better.
 FIGURES = {"pretrain": ("val_accuracy", 1), "finetune": ("val_cer", -1)}
 
@@ -95,7 +96,9 @@ class Searches:
         for trial in trials:
             if trial.group is not None:
                 members.setdefault(trial.group, []).append(trial)
-        self._searches = {key: self._open(key, found) for key, found in members.items()}
+        with ThreadPoolExecutor(_READERS) as pool:
+            opened = pool.map(lambda member: self._open(*member), members.items())
+            self._searches = dict(zip(members, opened, strict=True))
 
     def _open(self, key: str, found: list[Trial]) -> Search:
         trials = {int(t.choice or 0): t for t in found if not t.probe}
