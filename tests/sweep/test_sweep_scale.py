@@ -20,9 +20,6 @@ GRID = ["name=scale", "corpora=[a,b]", "label_fractions=[0.1,1.0]", "seeds=[0,1,
 RETRIES = ("pretrain.retries=1000", "finetune.retries=1000")
 WILD = {"node_life": 8 * HOUR, "node_away": HOUR, "actor_life": 6 * HOUR}
 
-# Tune starts a Ray where there is none; this one is shut down before the next module.
-pytestmark = pytest.mark.usefixtures("ray_local")
-
 
 class Notes:
     """The recorder's place: what was told, by trial."""
