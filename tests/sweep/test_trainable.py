@@ -14,6 +14,9 @@ from htr_ray.sweep import trainable
 from htr_ray.train import launch
 from htr_ray.train.job import Job, finetune_job
 
+# A trial asks Ray for its place, and Ray would start one of its own, which nobody shuts down.
+pytestmark = pytest.mark.usefixtures("ray_local")
+
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
