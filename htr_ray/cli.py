@@ -41,6 +41,27 @@ def parser(description: str, schema: type[BaseModel] | None = None) -> argparse.
     return made
 
 
+def grid_parser(description: str) -> argparse.ArgumentParser:
+    """A parser for jobs that look at a grid that is there: NAME and ``storage=URI``, beside ``--json``."""
+    made = parser(description)
+    made.add_argument("name", metavar="NAME", help="the grid's name (its folder under storage), or that folder's URI")
+    made.add_argument(
+        "settings", nargs="*", metavar="storage=URI", help="where grids are kept, as in full_grid.py; default: runs"
+    )
+    return made
+
+
+def storage_of(arguments: argparse.Namespace) -> str:
+    """The ``storage`` of :func:`grid_parser`'s arguments. Raises UserError for any other setting."""
+    place = "runs"
+    for setting in arguments.settings:
+        key, _, value = setting.partition("=")
+        if key != "storage" or not value:
+            raise UserError(f"'{setting}': there is one setting here, storage=URI (and the options of --help)")
+        place = value
+    return place
+
+
 def main(run: Callable[[], dict[str, Any]], arguments: argparse.Namespace) -> int:
     """Run a job; returns its exit status: 0, 1 (something failed, see the output) or 2 (the user can cure it)."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -18,16 +18,12 @@ import sys
 
 import _root  # noqa: F401
 
-from htr_ray.cli import main, parser
+from htr_ray.cli import grid_parser, main, storage_of
 from htr_ray.config import GridSettings
 from htr_ray.errors import UserError
 
 if __name__ == "__main__":
-    made = parser(__doc__ or "")
-    made.add_argument("name", metavar="NAME", help="the grid's name (its folder under storage), or that folder's URI")
-    made.add_argument(
-        "settings", nargs="*", metavar="storage=URI", help="where grids are kept, as in full_grid.py; default: runs"
-    )
+    made = grid_parser(__doc__ or "")
     made.add_argument("--output", metavar="FOLDER", help="URI of another folder for the report's files")
     made.add_argument("--no-mlflow", action="store_true", help="leave the grid's run in MLflow as it is")
     asked = made.parse_intermixed_args()
@@ -38,12 +34,7 @@ if __name__ == "__main__":
         from htr_ray.sweep.find import find_grid
         from htr_ray.sweep.results import load_grid, read_settings
 
-        place = "runs"
-        for setting in asked.settings:
-            key, _, value = setting.partition("=")
-            if key != "storage" or not value:
-                raise UserError(f"'{setting}': the report has one setting, storage=URI (and the options of --help)")
-            place = value
+        place = storage_of(asked)
         folder = find_grid(asked.name, place)
         grid = load_grid(folder, place)
         output = storage.normalise(asked.output) if asked.output else storage.join(folder, FOLDER)

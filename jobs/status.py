@@ -18,15 +18,10 @@ import sys
 
 import _root  # noqa: F401
 
-from htr_ray.cli import main, parser
-from htr_ray.errors import UserError
+from htr_ray.cli import grid_parser, main, storage_of
 
 if __name__ == "__main__":
-    made = parser(__doc__ or "")
-    made.add_argument("name", metavar="NAME", help="the grid's name (its folder under storage), or that folder's URI")
-    made.add_argument(
-        "settings", nargs="*", metavar="storage=URI", help="where grids are kept, as in full_grid.py; default: runs"
-    )
+    made = grid_parser(__doc__ or "")
     made.add_argument("--watch", action="store_true", help="stay, and show what changes until the driver ends")
     asked = made.parse_intermixed_args()
 
@@ -37,12 +32,7 @@ if __name__ == "__main__":
 
         from htr_ray.sweep import status
 
-        place = "runs"
-        for setting in asked.settings:
-            key, _, value = setting.partition("=")
-            if key != "storage" or not value:
-                raise UserError(f"'{setting}': the status has one setting, storage=URI (and the options of --help)")
-            place = value
+        place = storage_of(asked)
         console = Console()
         if asked.watch:
             seen = status.watch(lambda: status.status_of(asked.name, place), console)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+MANY_ROWS = 12
+"""A table of details that has more of them is shown on demand (``Table.closed``)."""
+
 
 @dataclass(frozen=True)
 class Value:

@@ -51,6 +51,16 @@ class ChoiceResult:
     minutes: float
     failure: str | None = None
 
+    @property
+    def spared(self) -> float:
+        """Minutes that the rest of its schedule would have taken at its own pace, if it was halved; else 0."""
+        return minutes_spared(self.state, self.progress, self.minutes)
+
+
+def minutes_spared(state: str, progress: float, minutes: float) -> float:
+    """Minutes that ending a choice after ``progress`` (0 to 1) of its schedule saved; 0 unless it was halved."""
+    return minutes * (1 / progress - 1) if state == "halved" and progress > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class SearchResult:

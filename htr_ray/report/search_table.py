@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from htr_ray.report.document import Table, Value
+from htr_ray.report.document import MANY_ROWS, Table, Value
 from htr_ray.report.results import ChoiceResult, SearchResult
 from htr_ray.report.wording import UNKNOWN, number
 
-_MANY = 12  # rows of a table that is shown on demand when it is longer
 _RECIPE = "as set"
 _FIGURES = {"val_cer": "validation CER", "val_accuracy": "pretext accuracy"}
 _CHOSEN = "✓"
@@ -41,13 +40,13 @@ def search_table(searches: list[SearchResult]) -> Table | None:
         rows,
         headers=2,
         legend=_legend(searches),
-        closed=len(rows) > _MANY,
+        closed=len(rows) > MANY_ROWS,
     )
 
 
 def _legend(searches: list[SearchResult]) -> str:
     choices = [choice for search in searches for choice in search.choices]
-    ended = [choice for choice in choices if choice.state == "halved" and choice.progress > 0]
+    ended = [choice for choice in choices if choice.spared]
     text = (
         "Choice 0 is the recipe as it was set. Validation lines chose, test lines did not; the chosen trial is the "
         "first seed of its cell, and the other seeds take its settings."
@@ -55,7 +54,7 @@ def _legend(searches: list[SearchResult]) -> str:
     if not ended:
         return text
     spent = sum(choice.minutes for choice in choices)
-    spared = sum(choice.minutes * (1 / choice.progress - 1) for choice in ended)
+    spared = sum(choice.spared for choice in choices)
     return (
         f"{text} {len(ended)} of {len(choices)} choices fell behind and ended early (halved); at their own pace the "
         f"rest of their schedules would have taken {number(spared)} minutes beside the {number(spent)} that all took."

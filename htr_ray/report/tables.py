@@ -8,14 +8,13 @@ from htr_ray.report import wording
 from htr_ray.report.analysis import Analysis
 from htr_ray.report.cells import NONE, Cell, Place
 from htr_ray.report.comparisons import ALPHA
-from htr_ray.report.document import Table, Value
+from htr_ray.report.document import MANY_ROWS, Table, Value
 from htr_ray.report.means import mean
 from htr_ray.report.savings import Saving
 from htr_ray.report.wording import anchor, count, number
 from htr_ray.report.words import state_of
 from htr_ray.storage import redacted
 
-_MANY = 12  # rows of a table that is shown on demand when it is longer
 LOWER, HIGHER = "▼", "▲"
 _MEANING = {
     LOWER: "significantly lower CER than without pre-training",
@@ -338,7 +337,7 @@ def unfinished_table(made: Analysis) -> Table | None:
         ["trial", "state", "reason"],
         rows,
         numbers=False,
-        closed=len(rows) > _MANY,
+        closed=len(rows) > MANY_ROWS,
     )
 
 

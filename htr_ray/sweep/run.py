@@ -83,7 +83,7 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
     for note in planning.notes(settings, trials):
         console.print(f"[yellow]Note:[/] {escape(note)}")
     with cluster(console):
-        cpus, gpus = _capacity()
+        cpus, gpus = cluster_capacity()
         if settings.max_concurrent is None:
             check(trials, nodes())
         plans = planning.planned(trials, gpus, settings.search) if len(over) < len(trials) else {}
@@ -166,7 +166,7 @@ def _check_unchanged(settings: GridSettings, folder: str) -> None:
         )
 
 
-def _capacity() -> tuple[float, float]:
+def cluster_capacity() -> tuple[float, float]:
     """CPUs and GPUs of the cluster as it is now; nodes that joined count."""
     resources = ray.cluster_resources()
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
@@ -198,10 +198,12 @@ def _search(
         over,
         searches=searches,
         need=functools.partial(need, cluster_gpus=gpus),
-        capacity=_capacity,
+        capacity=cluster_capacity,
         max_concurrent=settings.max_concurrent,
     )
-    slots = settings.max_concurrent or min((at_a_time(need(trial, gpus), *_capacity()) for trial in left), default=1)
+    slots = settings.max_concurrent or min(
+        (at_a_time(need(trial, gpus), *cluster_capacity()) for trial in left), default=1
+    )
     board = Board(
         settings.name,
         trials,

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from htr_ray import storage
-from htr_ray.config import GridSettings
+from htr_ray.config import GridSettings, Space
 from htr_ray.errors import UserError
+from htr_ray.report.results import minutes_spared
 from htr_ray.sweep import space
 from htr_ray.sweep.cells import Trial, grid_folder
 from htr_ray.train import checkpoint
@@ -103,11 +104,14 @@ class Searches:
     def _open(self, key: str, found: list[Trial]) -> Search:
         trials = {int(t.choice or 0): t for t in found if not t.probe}
         raced = {int(t.choice or 0): t for t in found if t.probe} or trials
-        first = trials[0]
-        wanted = space.space_for(self._settings, first.stage, first.pretext)
-        plain = {name: spec if isinstance(spec, list) else spec.model_dump() for name, spec in wanted.items()}
+        plain = {
+            name: spec if isinstance(spec, list) else spec.model_dump() for name, spec in self._space(trials[0]).items()
+        }
         figure = FIGURES[next(iter(raced.values())).stage][0]
         return Search(key, trials, raced, self._read(key) or Record(figure=figure, space=plain))
+
+    def _space(self, trial: Trial) -> Space:
+        return space.space_for(self._settings, trial.stage, trial.pretext)
 
     def _read(self, key: str) -> Record | None:
         uri = storage.join(self._folder, key, SEARCH_FILE)
@@ -186,7 +190,7 @@ class Searches:
         assert trial.group is not None and trial.choice is not None
         search, number = self[trial.group], trial.choice
         if number not in search.record.choices:
-            wanted = space.space_for(self._settings, trial.stage, trial.pretext)
+            wanted = self._space(trial)
             if self._settings.search.method == "optuna" and number > 0:
                 values = self._ask(search, trial, wanted)
             else:
@@ -242,7 +246,7 @@ class Searches:
         choices = search.record.choices
         if number not in choices:  # the file was lost; what was drawn at random is drawn again
             trial = search.trials[number]
-            wanted = space.space_for(self._settings, trial.stage, trial.pretext)
+            wanted = self._space(trial)
             choices[number] = Choice(values=space.draw(self._settings, wanted, search.key, number))
         choice = choices[number]
         choice.state, choice.figure, choice.progress = "done", result.get(search.record.figure), 1.0
@@ -297,7 +301,7 @@ class Searches:
     def saved(self) -> tuple[float, float]:
         """Minutes that all choices took, and that the halved ones would have taken more at their own pace."""
         choices = [choice for search in self for choice in search.record.choices.values()]
-        more = sum(c.minutes * (1 / c.progress - 1) for c in choices if c.state == "halved" and c.progress > 0)
+        more = sum(minutes_spared(choice.state, choice.progress, choice.minutes) for choice in choices)
         return sum(c.minutes for c in choices), more
 
     def close(self) -> None:

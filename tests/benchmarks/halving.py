@@ -42,7 +42,7 @@ def main(folder: str, whole: str | None) -> None:
     choices = [choice for search in grid.searches for choice in search.choices]
     ended = [choice for choice in choices if choice.state == "halved"]
     spent = sum(choice.minutes for choice in choices)
-    spared = sum(choice.minutes * (1 / choice.progress - 1) for choice in ended)
+    spared = sum(choice.spared for choice in choices)
     print(
         f"{len(ended)} of {len(choices)} choices ended early; {spent:.1f} min of training instead of about "
         f"{spent + spared:.1f}: {100 * spared / (spent + spared):.0f} % spared"

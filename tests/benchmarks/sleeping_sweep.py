@@ -81,9 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         searches = Searches(settings, trials, folder)
         searcher = GridSearcher(
-            trials, set(), searches=searches, need=wanted, capacity=run._capacity, max_concurrent=None
+            trials, set(), searches=searches, need=wanted, capacity=run.cluster_capacity, max_concurrent=None
         )
-        slots = min(at_a_time(wanted(trial), *run._capacity()) for trial in trials)
+        slots = min(at_a_time(wanted(trial), *run.cluster_capacity()) for trial in trials)
         with open(os.devnull, "w") as nowhere:
             board = Board(settings.name, trials, {}, Console(file=nowhere), need=wanted)
             callback = GridCallback(searcher, board, Recorder(tracker, settings))  # type: ignore[arg-type]

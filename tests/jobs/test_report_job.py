@@ -123,8 +123,8 @@ def test_storage_and_output_can_be_elsewhere(place: Path, tmp_path: Path) -> Non
     ("arguments", "says"),
     [
         (["dmeo"], "no grid of that name"),
-        (["demo", "seeds=[0]"], "'seeds=[0]': the report has one setting, storage=URI"),
-        (["demo", "storage="], "the report has one setting"),
+        (["demo", "seeds=[0]"], "'seeds=[0]': there is one setting here, storage=URI"),
+        (["demo", "storage="], "there is one setting here"),
         (["demo", "--output", "/proc/nowhere"], "error: /proc/nowhere"),
     ],
 )

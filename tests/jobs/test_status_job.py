@@ -88,7 +88,7 @@ def test_watching_ends_with_the_driver(place: Path) -> None:
     ("arguments", "says"),
     [
         (["dmeo"], "no grid of that name"),
-        (["demo", "seeds=[0]"], "'seeds=[0]': the status has one setting, storage=URI"),
+        (["demo", "seeds=[0]"], "'seeds=[0]': there is one setting here, storage=URI"),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], says: str, place: Path) -> None:

@@ -23,7 +23,7 @@ from htr_ray import storage
 from htr_ray.config import GridSettings, load
 from htr_ray.sweep.cells import Trial, expand
 from htr_ray.sweep.resources import need
-from htr_ray.sweep.run import _capacity
+from htr_ray.sweep.run import cluster_capacity
 from htr_ray.sweep.searcher import GridSearcher
 from htr_ray.sweep.searches import Searches
 from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, placement, run_trial
@@ -140,7 +140,7 @@ def sweep(
         set(),
         searches=Searches(settings, []),
         need=lambda trial: needs[trial.key],
-        capacity=_capacity,
+        capacity=cluster_capacity,
         max_concurrent=at_most,
     )
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(len(trials))
