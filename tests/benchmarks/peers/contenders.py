@@ -198,7 +198,7 @@ class PyLaia:
         data = race.data / "pylaia"
         (folder / "names").write_text("".join(f"{line.name}\n" for line in lines), encoding="utf-8")
         command = [self._program(race, "pylaia-htr-decode-ctc"), f"{data}/symbols.txt", f"{folder}/names"]
-        command += ["--img_dirs", f"[{data}/{self.height}]", "--num_workers", "1", *self._model(race)]
+        command += ["--img_dirs", f"[{data}/{self.height}]", *self._model(race)]
         return [*command, "--trainer.progress_bar_refresh_rate", "0"]
 
     def readings(self, race: Race, lines: list[ExportedLine], folder: Path, log: str) -> list[str]:
