@@ -102,7 +102,7 @@ class BatchMaker:
             assert recipe.pretext_settings is not None
             self.pretext = make_pretext(recipe.pretext, recipe.pretext_settings, recipe.height)
 
-    def _line(self, data: bytes, line_id: str, text: str, lap: int) -> tuple[np.ndarray, np.ndarray]:
+    def line(self, data: bytes, line_id: str, text: str, lap: int) -> tuple[np.ndarray, np.ndarray]:
         """One line: uint8 ``[H, W]`` and its target, int64 ``[L]``. Raises ValueError if unreadable."""
         recipe = self.recipe
         # crc32, not hash(): the same view on every machine and in every process.
@@ -121,7 +121,7 @@ class BatchMaker:
         answers = self.pretext.positions if self.pretext is not None else 0
         for line_id, data, text in zip(lines["id"], lines["image"], lines["text"], strict=True):
             try:
-                image, target = self._line(data, line_id, text or "", lap)
+                image, target = self.line(data, line_id, text or "", lap)
                 weights.append(1.0)
             except ValueError as error:
                 # Set aside and named, not dropped: all workers keep the same number of batches.
