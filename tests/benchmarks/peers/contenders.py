@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from export import ExportedLine, text_of
+from export import ExportedLine, read_lines, text_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -158,6 +159,8 @@ class PyLaia:
     name: str
     height: int
     """Pixels; the images are made so high beforehand, as its documentation has it."""
+    batch: int = 8
+    """Lines of a step; 8 is PyLaia's own choice."""
     network: tuple[str, ...] = ()
     """Options of pylaia-htr-create-model; none: PyLaia's own network."""
     options: tuple[str, ...] = ("--train.augment_training", "true")
@@ -183,13 +186,17 @@ class PyLaia:
         command = [self._program(race, "pylaia-htr-train-ctc"), f"{data}/symbols.txt", f"[{data}/{self.height}]"]
         command += [f"{data}/train.txt", f"{data}/val.txt", *self._model(race), "--data.num_workers", "1"]
         command += ["--trainer.max_epochs", "1000000", "--train.early_stopping_patience", "1000000"]
+        # All checkpoints are kept, so that each validation is in the log.
+        command += ["--data.batch_size", str(self.batch), "--train.checkpoint_k", "-1"]
         every = ["--trainer.check_val_every_n_epoch" if race.every >= 1 else "--trainer.val_check_interval"]
         every += [f"{race.every:g}"]
         return [*command, *every, "--trainer.progress_bar_refresh_rate", "0", *self.options, *race.extra]
 
     def validations(self, race: Race) -> list[tuple[float, float]]:
-        table = race.work / "model" / "experiment" / "metrics.csv"
-        return pylaia_validations(table.read_text(encoding="utf-8")) if table.exists() else []
+        log = race.work / "train.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        steps = math.ceil(len(read_lines(race.data)["train"]) / self.batch)
+        return [(count / steps, cer) for count, cer in pylaia_validations(text)]
 
     def finish(self, race: Race) -> list[list[str]]:
         return []
@@ -209,10 +216,11 @@ class PyLaia:
         return _versions(self._program(race, "python"), ("pylaia", "torch", "pytorch-lightning"))
 
 
-def pylaia_validations(table: str) -> list[tuple[float, float]]:
-    """``(epochs, CER in percent)`` of the rows of metrics.csv that have a validation."""
-    rows = csv.DictReader(table.splitlines())
-    return [(float(row["epoch"]) + 1, 100.0 * float(row["va_cer"])) for row in rows if row.get("va_cer")]
+def pylaia_validations(log: str) -> list[tuple[int, float]]:
+    """``(steps, CER in percent)`` of the checkpoints that pylaia-htr-train-ctc logged: one for each validation."""
+    # metrics.csv has one row for an epoch, however many validations there were. The log counts steps from 0.
+    found = re.findall(r"global step (\d+): \S*va_cer reached (\d+\.\d+)", log)
+    return [(int(step) + 1, 100.0 * float(cer)) for step, cer in found]
 
 
 def pylaia_readings(log: str, names: set[str]) -> dict[str, str]:
@@ -302,7 +310,7 @@ def pylaia_network(features: list[int], pools: list[list[int]], layers: int, uni
 
 
 SMALL_LAIA = tuple(pylaia_network([12, 24, 48, 48], [[2, 2], [2, 2], [2, 1], [0, 0]], 1, 128, 0.1))
-SMALL_LAIA_OPTIONS = ("--train.augment_training", "true", "--data.batch_size", "4")
+SMALL_LAIA_OPTIONS = ("--train.augment_training", "true")
 SMALL_LAIA_OPTIONS += ("--optimizer.name", "Adam", "--optimizer.learning_rate", "0.001")
 SMALL_VGSL = "[1,48,0,1 Cr3,3,32 Do0.1,2 Mp2,2 Cr3,3,64 Do0.1,2 Mp2,2 S1(1x0)1,3 Lbx100 Do]"
 CONTENDERS: dict[str, Contender] = {
@@ -311,7 +319,7 @@ CONTENDERS: dict[str, Contender] = {
         Kraken("kraken-default"),
         Kraken("kraken-small", SMALL_VGSL),
         PyLaia("pylaia-default", 128),
-        PyLaia("pylaia-small", 64, SMALL_LAIA, SMALL_LAIA_OPTIONS),
+        PyLaia("pylaia-small", 64, 4, SMALL_LAIA, SMALL_LAIA_OPTIONS),
         Ours("htr-ray"),
         Ours("htr-ray-float32", "float32"),
     )

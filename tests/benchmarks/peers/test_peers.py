@@ -75,8 +75,12 @@ def test_kraken_best(tmp_path: Path) -> None:
 
 
 def test_pylaia_output() -> None:
-    table = "epoch,tr_cer,va_cer\n0,1.0,0.9\n1,0.9,\n2,0.8,0.25\n"
-    assert pylaia_validations(table) == [(1.0, 90.0), (3.0, 25.0)]
+    said = (
+        'Epoch 0, global step 99: Monitor.va_cer reached 0.90000 (best 0.90000), saving model to "a.ckpt" as top 1\n'
+        "Metric Monitor.va_cer improved by 0.650 >= min_delta = 0.0. New best score: 0.250\n"
+        'Epoch 1, global step 199: va_cer reached 0.25000 (best 0.25000), saving model to "b.ckpt" as top 2\n'
+    )
+    assert pylaia_validations(said) == [(100, 90.0), (200, 25.0)]
     log = "[2026 INFO laia] Loaded\ntest-000000 a <space> b\ntest-000001 \nGPU available: False\n"
     assert pylaia_readings(log, {"test-000000", "test-000001"}) == {"test-000000": "a b", "test-000001": ""}
 
