@@ -221,6 +221,11 @@ class FinetuneSettings(StageSettings):
         description="What is taken from a pre-trained encoder: its ResNet, under a fresh BiLSTM, or all of it "
         "(protocol frozen: always all).",
     )
+    auxiliary_ctc: Probability = Field(
+        0.5,
+        description="Share of the loss that a CTC head beside a transformer decoder has while training, so that it "
+        "learns sooner where characters stand; it does not read. 0: as in the paper.",
+    )
     sample_lines: Annotated[int, Field(ge=0)] = Field(
         20, description="Test lines on the picture of every trial, with truth and reading; 0: no picture."
     )

@@ -52,7 +52,7 @@ def save_recognizer(
         "direction": alphabet.direction,
         "extra": extra or {},
     }
-    _save(Path(folder), recognizer, description)
+    _save(Path(folder), recognizer, description, without="auxiliary.")
 
 
 def load_recognizer(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Recognizer:
@@ -131,10 +131,17 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return description
 
 
-def _save(folder: Path, module: nn.Module, description: dict[str, Any]) -> None:
-    """The description comes last: without it there is no model, so a half-written one is never read."""
+def _save(folder: Path, module: nn.Module, description: dict[str, Any], without: str | None = None) -> None:
+    """The description comes last: without it there is no model, so a half-written one is never read.
+
+    ``without``: weights whose names begin so serve training only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    weights = {
+        key: value.detach().cpu().contiguous()
+        for key, value in module.state_dict().items()
+        if without is None or not key.startswith(without)
+    }
     (folder / DESCRIPTION).unlink(missing_ok=True)
     save_file(weights, folder / WEIGHTS)
     text = json.dumps(description, ensure_ascii=False, indent=1)

@@ -43,6 +43,18 @@ class Recognizer(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.decoder: Any = make_decoder(settings, decoder, self.encoder.dim, len(alphabet))
         self.frozen = False
+        self.auxiliary: CTCDecoder | None = None
+        self._auxiliary_share = 0.0
+
+    def add_auxiliary(self, share: float) -> None:
+        """Put a CTC head beside a transformer decoder while training, with ``share`` (0 to 1) of the loss.
+
+        CTC finds out where the characters stand, which attention takes long to (Kim, Hori, Watanabe:
+        "Joint CTC-attention based end-to-end speech recognition", ICASSP 2017). Reading does without
+        it, and saved recognizers do not have it.
+        """
+        self.auxiliary = CTCDecoder(self.encoder.dim, len(self.alphabet))
+        self._auxiliary_share = share
 
     def freeze_encoder(self) -> None:
         """Protocol ``frozen``: the encoder gets no gradient, and its batch statistics stay as they are."""
@@ -67,7 +79,11 @@ class Recognizer(nn.Module):
         lengths int64 [B], all on the recognizer's device.
         """
         features, frames = self.encoder(batch["images"], batch["widths"])
-        loss: Tensor = self.decoder.loss(self.dropout(features), frames, batch["targets"], batch["lengths"])
+        features = self.dropout(features)
+        loss: Tensor = self.decoder.loss(features, frames, batch["targets"], batch["lengths"])
+        if self.auxiliary is not None:
+            beside = self.auxiliary.loss(features, frames, batch["targets"], batch["lengths"])
+            loss = torch.lerp(loss, beside, self._auxiliary_share)
         return loss
 
     def read(

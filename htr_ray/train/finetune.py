@@ -181,6 +181,8 @@ def build(job: Job, alphabet: Alphabet) -> Recognizer:
             # The literature's reference row: a random, fixed encoder.
             logger.info("%s: protocol 'frozen' without pre-training fixes a random encoder", job.folder)
         recognizer.freeze_encoder()
+    elif job.decoder == "transformer" and job.finetune is not None and job.finetune.auxiliary_ctc > 0:
+        recognizer.add_auxiliary(job.finetune.auxiliary_ctc)
     return recognizer
 
 

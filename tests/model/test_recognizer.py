@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from model_helpers import ALPHABET, batch, lines, small_recognizer
@@ -9,6 +11,7 @@ from torch import nn
 
 from htr_ray.config import DecoderName
 from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.model.files import load_recognizer, save_recognizer
 
 BOTH = pytest.mark.parametrize("decoder", ["ctc", "transformer"])
 
@@ -101,3 +104,21 @@ def test_frozen_encoder_does_not_change(decoder: DecoderName) -> None:
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder"}
     assert not any(module.training for module in recognizer.encoder.modules())
+
+
+def test_a_ctc_head_beside_the_transformer_teaches_the_encoder_and_is_not_kept(tmp_path: Path) -> None:
+    recognizer = small_recognizer("transformer", dropout=0.0).eval()
+    data = batch([90, 60, 75], ["abc", "a", "hhh"])
+    alone = recognizer(data)
+    plain = set(recognizer.state_dict())
+    recognizer.add_auxiliary(0.25)
+    assert recognizer.auxiliary is not None
+    features, frames = recognizer.encoder(data["images"], data["widths"])
+    beside = recognizer.auxiliary.loss(features, frames, data["targets"], data["lengths"])
+    torch.testing.assert_close(recognizer(data), 0.75 * alone + 0.25 * beside)
+    recognizer(data).mean().backward()
+    assert all(parameter.grad is not None for parameter in recognizer.parameters())
+    save_recognizer(tmp_path, recognizer)
+    kept = load_recognizer(tmp_path)
+    assert set(kept.state_dict()) == plain
+    assert kept.read(*lines([90, 60])) == recognizer.read(*lines([90, 60]))
