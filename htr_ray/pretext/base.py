@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from htr_ray.config import PretextSettings
 from htr_ray.pretext.guard import Cleaned, add_grain, clean, is_negative
 from htr_ray.stream.augment import Grey
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Target = npt.NDArray[np.int64]
 
@@ -22,6 +23,9 @@ class Pretext(ABC):
 
     A subclass names itself, sets ``classes`` and ``positions`` and writes ``make``, ``head``
     and ``caption``; guarding, polarity, loss and accuracy are shared.
+
+    Views are made by the stream's CPU workers, which would start seconds later with torch: ``head`` and ``loss``
+    import it when the trainer calls them.
     """
 
     name: ClassVar[str]
@@ -67,6 +71,8 @@ class Pretext(ABC):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each line, mean over its K answers: ``[B, K, C]``, ``[B, K]`` -> ``[B]``."""
+        import torch.nn.functional as F
+
         return F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none").mean(1)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import nn
 
 from htr_ray.pretext.adapt import fixed
 from htr_ray.pretext.base import Pretext, Target
 from htr_ray.pretext.guard import Cleaned
-from htr_ray.pretext.heads import LineHead
 from htr_ray.stream.augment import Grey
 from htr_ray.stream.scale import MIN_WIDTH
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FLIPS = ("none", "horizontal", "vertical", "both")
 
@@ -37,6 +40,8 @@ class Flip(Pretext):
         return flip(window, kind), np.array([kind], np.int64)
 
     def head(self, dim: int) -> nn.Module:
+        from htr_ray.pretext.heads import LineHead
+
         return LineHead(dim, self.classes)
 
     def caption(self, target: Target) -> str:

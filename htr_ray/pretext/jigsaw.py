@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from htr_ray.config import PretextSettings
 from htr_ray.pretext.adapt import fixed
 from htr_ray.pretext.base import Pretext, Target
 from htr_ray.pretext.guard import Cleaned
-from htr_ray.pretext.heads import GridHead
 from htr_ray.pretext.tiles import puzzle
 from htr_ray.stream.augment import Grey
 from htr_ray.stream.scale import MIN_WIDTH
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ENUMERATED = 7
 """Up to this many tiles all permutations are candidates; beyond, a fixed random pool is."""
@@ -85,6 +87,8 @@ class Jigsaw(Pretext):
         return window, np.array([kind], np.int64)
 
     def head(self, dim: int) -> nn.Module:
+        from htr_ray.pretext.heads import GridHead
+
         # The encoder averages the height away: a segment of frames is a column of tiles.
         return GridHead(dim, self.columns, self.classes)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import nn
 
 from htr_ray.pretext.adapt import fixed
 from htr_ray.pretext.base import Pretext, Target
 from htr_ray.pretext.guard import Cleaned, frame
-from htr_ray.pretext.heads import LineHead
 from htr_ray.stream.augment import Grey
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def turn(image: Grey, quarter_turns: int) -> Grey:
@@ -31,6 +34,8 @@ class Rotation(Pretext):
         return turn(square, quarter_turns), np.array([quarter_turns], np.int64)
 
     def head(self, dim: int) -> nn.Module:
+        from htr_ray.pretext.heads import LineHead
+
         return LineHead(dim, self.classes)
 
     def caption(self, target: Target) -> str:

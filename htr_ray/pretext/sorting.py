@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import nn
 
 from htr_ray.config import PretextSettings
 from htr_ray.pretext.adapt import whole
 from htr_ray.pretext.base import Pretext, Target
 from htr_ray.pretext.guard import Cleaned
-from htr_ray.pretext.heads import PieceHead
 from htr_ray.pretext.tiles import puzzle
 from htr_ray.stream.augment import Grey
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Sorting(Pretext):
@@ -33,6 +36,8 @@ class Sorting(Pretext):
         return puzzle(image, 1, self.classes, order, self.settings.jigsaw_gap, line.paper, rng), order
 
     def head(self, dim: int) -> nn.Module:
+        from htr_ray.pretext.heads import PieceHead
+
         return PieceHead(dim, self.classes)
 
     def caption(self, target: Target) -> str:
