@@ -136,7 +136,7 @@ class StreamSettings(Settings):
     )
     prefetch_batches: Count = Field(4, description="Batches held ready beside the trainer.")
     cache_mb: Annotated[int, Field(ge=0)] = Field(
-        512, description="Corpora whose encoded lines fit are read once and kept in Ray's object store."
+        512, description="Lines are kept in Ray's object store where they fit: decoded and scaled, else as files."
     )
     read_retries: Count = Field(5, description="Attempts of a read from storage before the run fails.")
 

@@ -1,10 +1,11 @@
-"""Make a batch out of encoded lines: decode, scale, augment or view, pad, pack into one Arrow row."""
+"""Make a batch out of lines: decode and scale if that is still to do, augment or view, pad, pack into one Arrow row."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -48,6 +49,15 @@ class Recipe:
     pretext_settings: PretextSettings | None = None
     alphabet: Alphabet | None = None
 
+    @property
+    def scaling(self) -> tuple[int, float, int]:
+        """What a line's scaled pixels depend on: height, width_scale, max_width."""
+        return self.height, self.width_scale, self.max_width
+
+    def scaled(self, data: bytes) -> np.ndarray:
+        """An encoded line as uint8 ``[height, W]``. Raises ValueError if unreadable."""
+        return scale_line(decode_grey(data), *self.scaling)
+
 
 @dataclass
 class Batch:
@@ -90,6 +100,10 @@ SCHEMA = pa.schema(
 )
 
 
+# Texts whose numbers a maker remembers: those of most corpora, in some 20 MiB.
+TEXTS = 2**16
+
+
 class BatchMaker:
     """Decodes and packs; one per CPU worker and recipe (the pretext task is built once)."""
 
@@ -101,27 +115,35 @@ class BatchMaker:
         if recipe.pretext is not None:
             assert recipe.pretext_settings is not None
             self.pretext = make_pretext(recipe.pretext, recipe.pretext_settings, recipe.height)
+        self._target = lru_cache(TEXTS)(self._encode)
 
-    def line(self, data: bytes, line_id: str, text: str, lap: int) -> tuple[np.ndarray, np.ndarray]:
-        """One line: uint8 ``[H, W]`` and its target, int64 ``[L]``. Raises ValueError if unreadable."""
+    def _encode(self, text: str) -> np.ndarray:
+        target = self.recipe.alphabet.encode(text) if self.recipe.alphabet is not None and text else []
+        return np.asarray(target, dtype=np.int64)
+
+    def line(self, image: bytes | np.ndarray, line_id: str, text: str, lap: int) -> tuple[np.ndarray, np.ndarray]:
+        """One line: uint8 ``[H, W]`` and its target, int64 ``[L]``. Raises ValueError if unreadable.
+
+        ``image`` is an encoded file, or what :meth:`Recipe.scaled` makes of it.
+        """
         recipe = self.recipe
         # crc32, not hash(): the same view on every machine and in every process.
         rng = np.random.default_rng([recipe.seed, 3, lap, zlib.crc32(line_id.encode())])
-        image = scale_line(decode_grey(data), recipe.height, recipe.width_scale, recipe.max_width)
+        if isinstance(image, bytes):
+            image = recipe.scaled(image)
         if recipe.augment is not None:
             image = augment(image, recipe.augment, rng)
         if self.pretext is not None:
             return self.pretext.view(image, rng)
-        target = recipe.alphabet.encode(text) if recipe.alphabet is not None and text else []
-        return image[:, : recipe.max_width], np.asarray(target, dtype=np.int64)
+        return image[:, : recipe.max_width], self._target(text)
 
     def __call__(self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool) -> pa.Table:
         """Pack lines (columns ``id``, ``image``, ``text``) into a one-row table of :data:`SCHEMA`."""
         images, targets, weights, unreadable = [], [], [], []
         answers = self.pretext.positions if self.pretext is not None else 0
-        for line_id, data, text in zip(lines["id"], lines["image"], lines["text"], strict=True):
+        for line_id, given, text in zip(lines["id"], lines["image"], lines["text"], strict=True):
             try:
-                image, target = self.line(data, line_id, text or "", lap)
+                image, target = self.line(given, line_id, text or "", lap)
                 weights.append(1.0)
             except ValueError as error:
                 # Set aside and named, not dropped: all workers keep the same number of batches.
@@ -139,25 +161,34 @@ class BatchMaker:
         table = np.zeros((len(targets), max(1, int(lengths.max()))), dtype=np.int64)
         for number, target in enumerate(targets):
             table[number, : len(target)] = target
-        return pa.Table.from_pylist(
+        return pa.Table.from_arrays(
             [
-                {
-                    "images": padded.tobytes(),
-                    "shape": [len(images), self.recipe.height, width],
-                    "widths": widths,
-                    "targets": table.ravel(),
-                    "lengths": lengths,
-                    "weights": weights,
-                    "ids": list(lines["id"]),
-                    "texts": [text or "" for text in lines["text"]],
-                    "total": total,
-                    "epoch": epoch,
-                    "last": last,
-                    "unreadable": unreadable,
-                }
+                _one_binary(padded),
+                _one_list(np.array([len(images), self.recipe.height, width], np.int32)),
+                _one_list(widths),
+                _one_list(table.ravel()),
+                _one_list(lengths),
+                _one_list(np.array(weights, np.float32)),
+                _one_list(pa.array(lines["id"], pa.string())),
+                _one_list(pa.array([text or "" for text in lines["text"]], pa.string())),
+                pa.array([total], pa.int32()),
+                pa.array([epoch], pa.int32()),
+                pa.array([last], pa.bool_()),
+                _one_list(pa.array(unreadable, pa.string())),
             ],
             schema=SCHEMA,
         )
+
+
+def _one_binary(pixels: np.ndarray) -> pa.Array:
+    """An array with one binary, the bytes of ``pixels``, which are not copied."""
+    ends = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(pixels)])
+
+
+def _one_list(values: np.ndarray | pa.Array) -> pa.Array:
+    """An array with one list, all of ``values``."""
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), pa.array(values))
 
 
 def unpack(table: pa.Table) -> Batch:

@@ -1,9 +1,10 @@
 """The stream: Ray Data reads, decodes and packs lines on CPU workers while the trainer learns.
 
 Its rows are finished batches in a fixed order. The next Ray Data execution starts while
-the trainer still uses the last one, across epochs, so there is no pause between epochs. A
-corpus small enough is read once and kept, still encoded, in Ray's object store; a larger
-one is read row group by row group in every epoch.
+the trainer still uses the last one, across epochs, so there is no pause between epochs.
+Training lines that fit are read, decoded and scaled once and kept in Ray's object store;
+if only the encoded files fit, those are kept; a larger corpus is read row group by row
+group in every epoch.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from pyarrow import fs
 from ray.data import DataContext, ExecutionOptions, TaskPoolStrategy
 
+from htr_ray import storage
 from htr_ray.config import StreamSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Batch, BatchMaker, Recipe, unpack
+from htr_ray.stream.lines import Lines, Piece, gather
 from htr_ray.stream.plan import Plan, laps_for, parts_for
 from htr_ray.stream.scale import scaled_width
 
@@ -45,8 +50,9 @@ AHEAD_BYTES = 16 * 2**20
 class Source:
     """The lines of one split that a stage uses, as planned; shared by all tasks of a stream.
 
-    ``cached`` is set where the encoded lines are kept in the object store: a one-element
-    list, so that Ray hands on the reference and not the lines.
+    ``cached`` is set where the lines (:class:`Lines`) are kept in the object store: a one-element
+    list, so that Ray hands on the reference and not the lines. ``scaling`` is set where those
+    are scaled already: to what (:attr:`Recipe.scaling`).
     """
 
     corpus: Corpus
@@ -55,27 +61,29 @@ class Source:
     file: np.ndarray
     row_group: np.ndarray
     row: np.ndarray
+    height: int
     cached: list[Any] | None = None
+    scaling: tuple[int, float, int] | None = None
 
     @property
     def lines(self) -> int:
         return self.plan.lines
 
-    def read(self, lines: np.ndarray) -> pa.Table:
-        """Columns ``id``, ``image`` and ``text`` of the given line numbers, in that order."""
+    def reach(self, lines: np.ndarray) -> tuple[Lines, np.ndarray]:
+        """What holds the given line numbers, and the number of each in there."""
         if self.cached is not None:
-            return _fetch(self.cached[0]).take(lines)
+            return _fetch(self.cached[0]), lines
         order = np.argsort(lines, kind="stable")
         wanted = lines[order]
-        parts = []
-        start = 0
-        groups = np.flatnonzero(np.diff(self.plan.unit[wanted])) + 1
-        for stop in [*groups.tolist(), len(wanted)]:
-            part = wanted[start:stop]
-            table = self.corpus.read_row_group(self.files[self.file[part[0]]], int(self.row_group[part[0]]), COLUMNS)
-            parts.append(table.take(self.row[part]))
-            start = stop
-        return pa.concat_tables(parts).take(np.argsort(order, kind="stable"))
+        pieces = gather(self.read, np.split(wanted, np.flatnonzero(np.diff(self.plan.unit[wanted])) + 1))
+        assert pieces is not None
+        return Lines(pieces, self.height), np.argsort(order, kind="stable")
+
+    def read(self, lines: np.ndarray) -> Piece:
+        """The encoded lines of these numbers, all of one row group, from storage."""
+        at = lines[0]
+        table = self.corpus.read_row_group(self.files[self.file[at]], int(self.row_group[at]), COLUMNS)
+        return Piece.of(table.take(self.row[lines]))
 
 
 @functools.lru_cache(maxsize=4)
@@ -145,27 +153,43 @@ def open_source(
         seed=seed,
         laps=laps_for(lines, batch_size, min_steps),
     )
-    source = _cache(Source(corpus, plan, corpus.files(split), file, group, row), settings)
+    source = Source(corpus, plan, corpus.files(split), file, group, row, recipe.height)
+    source = _cache(source, recipe, split, lines / len(keep), settings.cache_mb * 2**20)
     # Once it is known what a unit is.
     return replace(source, plan=replace(source.plan, parts=parts_for(source.plan, max_steps)))
 
 
-def _cache(source: Source, settings: StreamSettings) -> Source:
-    """Read a small corpus once; then every line is a unit of its own and epochs shuffle freely."""
-    if settings.cache_mb == 0:
+def _cache(source: Source, recipe: Recipe, split: Split, share: float, limit: int) -> Source:
+    """Read a corpus once that fits into ``limit`` bytes; then every line is a unit and epochs shuffle freely.
+
+    ``share`` of the split's lines are those of ``source``.
+    """
+    if limit == 0:
         return source
-    limit = settings.cache_mb * 2**20
+    # OpenCV's own threads would only fight with those that read.
+    cv2.setNumThreads(0)
     bounds = source.plan._bounds()
-    parts, size = [], 0
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
-        part = source.read(np.arange(start, stop))
-        size += part.nbytes
-        if size > limit:
-            return source
-        parts.append(part)
-    table = pa.concat_tables(parts).combine_chunks()
+    units = np.split(np.arange(source.lines), bounds[1:-1])
+    pieces = scaling = None
+    # Of the other splits, the trainer keeps the finished batches: their lines pass here once.
+    if split == "train" and recipe.height * int(source.plan.widths.sum(dtype=np.int64)) <= limit:
+        pieces, scaling = gather(lambda lines: source.read(lines).scale(recipe.scaled), units, limit), recipe.scaling
+    if pieces is None and share * _file_bytes(source.corpus, split) <= limit:
+        pieces, scaling = gather(source.read, units, limit), None
+    if pieces is None:
+        return source
     plan = replace(source.plan, unit=np.arange(source.lines, dtype=np.int32))
-    return replace(source, plan=plan, cached=[ray.put(table)])
+    return replace(source, plan=plan, cached=[ray.put(Lines(pieces, recipe.height))], scaling=scaling)
+
+
+def _file_bytes(corpus: Corpus, split: Split) -> int:
+    """Size of the part files of a split: nearly all of it encoded images. One request, nothing is read."""
+    uris = corpus.files(split)
+    filesystem, folder = storage.filesystem(storage.join(corpus.uri, split))
+    with storage.user_errors(corpus.uri):
+        found = filesystem.get_file_info(fs.FileSelector(folder))
+    names = {uri.rsplit("/", 1)[-1] for uri in uris}
+    return sum(info.size for info in found if info.base_name in names)
 
 
 def _make_batches(
@@ -176,13 +200,11 @@ def _make_batches(
     make = _maker(recipe_key, recipe[0])
     lap, chunk, epoch, ends_epoch = (item[name][0].as_py() for name in ("lap", "chunk", "epoch", "ends"))
     batches = source.plan.batches(lap, chunk, source.plan.chunks(lap)[chunk])
-    lines = source.read(np.concatenate(batches))
-    offset = 0
-    for number, batch in enumerate(batches):
-        part = lines.slice(offset, len(batch)).take(np.arange(rank, len(batch), world)).to_pydict()
-        offset += len(batch)
+    lines, numbers = source.reach(np.concatenate(batches))
+    ends = np.cumsum([len(batch) for batch in batches])
+    for number, batch in enumerate(np.split(numbers, ends[:-1])):
         yield make(
-            part,
+            lines.columns(batch[rank::world]),
             lap=lap,
             epoch=epoch,
             total=len(batch),
@@ -205,8 +227,11 @@ def stream(
 
     ``placement`` is Ray's scheduling strategy for the CPU workers. Without ``epochs`` the
     stream does not end; stop iterating and close the generator. The union of all ranks'
-    batches at a step is the same for any ``world``.
+    batches at a step is the same for any ``world``. Raises ValueError where the lines are kept
+    as another recipe wants them.
     """
+    if source.scaling not in (None, recipe.scaling):
+        raise ValueError(f"the lines were opened for height, width_scale, max_width {source.scaling}: {recipe.scaling}")
     shared, recipe_ref = [ray.put(source)], [ray.put(recipe)]
     make = functools.partial(
         _make_batches, shared=shared, recipe=recipe_ref, recipe_key=repr(recipe), rank=rank, world=world

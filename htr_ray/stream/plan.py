@@ -46,22 +46,16 @@ class Plan:
         bounds = self._bounds()
         order = np.random.default_rng([self.seed, 1, lap]).permutation(len(bounds) - 1)
         sizes = np.diff(bounds)[order]
+        ends = np.cumsum(sizes)
         # A chunk closes with the unit that fills it. A last chunk too small for one batch joins its neighbour.
-        label = np.zeros(len(sizes), dtype=np.int64)
-        number = filled = 0
-        for i, size in enumerate(sizes.tolist()):
-            label[i] = number
-            filled += size
-            if filled >= max(self.shuffle_lines, self.batch_size):
-                number, filled = number + 1, 0
-        if len(label) and sizes[label == label[-1]].sum() < self.batch_size and label[-1] > 0:
-            earlier = label[label < label[-1]]
-            label[label == label[-1]] = earlier[-1]
-        lines = [np.arange(bounds[u], bounds[u + 1]) for u in order]
-        return [
-            np.concatenate([lines[i] for i in np.flatnonzero(label == value)])
-            for value in dict.fromkeys(label.tolist())
-        ]
+        full = max(self.shuffle_lines, self.batch_size)
+        cuts: list[int] = []
+        while (closing := np.searchsorted(ends, (cuts[-1] if cuts else 0) + full)) < len(ends):
+            cuts.append(int(ends[closing]))
+        if cuts and self.lines - cuts[-1] < self.batch_size:
+            cuts.pop()
+        lines = np.repeat(bounds[:-1][order] - (ends - sizes), sizes) + np.arange(self.lines)
+        return np.split(lines, cuts)
 
     def batches(self, lap: int, chunk: int, lines: np.ndarray) -> list[np.ndarray]:
         """Cut a chunk into batches of nearly equal size, lines of like width together.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 
 from htr_ray.config import AugmentSettings, StreamSettings
-from htr_ray.corpus.images import encode_png
+from htr_ray.corpus.images import decode_grey, encode_png
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Line
 from htr_ray.corpus.write import CorpusWriter
@@ -40,10 +43,12 @@ def ids_by_epoch(batches: list[Batch]) -> dict[int, list[str]]:
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(
-        x.ids == y.ids and np.array_equal(x.images, y.images) and (x.epoch, x.last) == (y.epoch, y.last)
-        for x, y in zip(a, b, strict=True)
-    )
+    def figures(batch: Batch) -> tuple[object, ...]:
+        arrays = (batch.images, batch.widths, batch.targets, batch.lengths, batch.weights)
+        shapes = [(array.dtype, array.shape, array.tobytes()) for array in arrays]
+        return (*shapes, batch.ids, batch.texts, batch.total, batch.epoch, batch.last, batch.unreadable)
+
+    return [figures(batch) for batch in a] == [figures(batch) for batch in b]
 
 
 @pytest.fixture(scope="module")
@@ -121,32 +126,89 @@ def test_uncached_delivers_the_same_lines(sample_corpus: str, two_epochs: list[B
     assert views(batches) == views(two_epochs)
 
 
-def test_cache_has_a_limit(sample_corpus: str) -> None:
-    """A corpus too large for the cache is streamed from storage, whole, by row groups."""
-    many = StreamSettings(shuffle_lines=64, cache_mb=1)  # type: ignore[call-arg]
-    source = source_of(sample_corpus, many)
-    size = sum(len(image) for image in source.read(np.arange(source.lines))["image"].to_pylist())
-    assert (source.cached is not None) == (size < 2**20)
-
-
 def test_read_keeps_the_order_asked_for(sample_corpus: str) -> None:
     wanted = np.array([7, 100, 3, 0, 55])
     index = Corpus.open(sample_corpus).index("train", columns=("id",))["id"].to_pylist()
     for settings in (SETTINGS, UNCACHED):
-        table = source_of(sample_corpus, settings).read(wanted)
-        assert table["id"].to_pylist() == [index[i] for i in wanted]
+        lines, numbers = source_of(sample_corpus, settings).reach(wanted)
+        assert lines.columns(numbers)["id"] == [index[i] for i in wanted]
 
 
-def write_corpus(uri: Path, lines: int, broken: int | None = None, unlabelled: int | None = None) -> str:
+def write_corpus(
+    uri: Path,
+    lines: int,
+    broken: int | None = None,
+    unlabelled: int | None = None,
+    *,
+    height: int = 32,
+    flat: bool = False,
+) -> str:
+    """Noise, or with ``flat`` blank paper: files larger or smaller than their pixels."""
     rng = np.random.default_rng(0)
     with CorpusWriter(str(uri), "test") as corpus:
         for number in range(lines):
             width = int(rng.integers(40, 160))
-            image = encode_png(rng.integers(0, 256, (32, width), dtype=np.uint8))
+            pixels = rng.integers(0, 256, (height, width), dtype=np.uint8)
+            image = encode_png(np.full_like(pixels, 230) if flat else pixels)
             text = None if number == unlabelled else "ab"
             data = image[: len(image) // 2] if number == broken else image
-            corpus.add(Line(f"line-{number}", data, width, 32, text), "train")
+            corpus.add(Line(f"line-{number}", data, width, height, text), "train")
     return str(uri)
+
+
+def test_cache_has_a_limit(tmp_path: Path) -> None:
+    """What fits is kept: scaled lines, else encoded files, else nothing; what is delivered is the same, to the bit."""
+    one_mb = StreamSettings(shuffle_lines=256, cache_mb=1)  # type: ignore[call-arg]
+    large = write_corpus(tmp_path / "large", 300, broken=7, height=128)
+    small = write_corpus(tmp_path / "small", 600, broken=7, flat=True)
+    neither = write_corpus(tmp_path / "neither", 600, broken=7)
+    kept = source_of(large, one_mb)
+    assert kept.cached is not None and kept.scaling == RECIPE.scaling == (32, 1.0, 512)
+    encoded = source_of(small, one_mb)
+    assert encoded.cached is not None and encoded.scaling is None
+    assert source_of(neither, one_mb).cached is None
+    for uri in (large, small):
+        scaled = source_of(uri)
+        assert scaled.scaling == RECIPE.scaling
+        batches = list(stream(scaled, RECIPE, SETTINGS, epochs=1))
+        # The same plan, every line read from storage and decoded on the way.
+        uncached = replace(scaled, cached=None, scaling=None)
+        if uri == small:
+            assert same(batches, list(stream(replace(encoded, plan=scaled.plan), RECIPE, SETTINGS, epochs=1)))
+        assert same(batches, list(stream(uncached, RECIPE, UNCACHED, epochs=1)))
+
+
+def test_scaled_lines_serve_one_recipe(tmp_path: Path) -> None:
+    source = source_of(write_corpus(tmp_path / "c", 20))
+    with pytest.raises(ValueError, match=r"opened for height, width_scale, max_width \(32, 1.0, 512\): \(48, "):
+        next(stream(source, replace(RECIPE, height=48), SETTINGS, epochs=1))
+
+
+def test_only_training_lines_are_scaled_ahead(sample_corpus: str) -> None:
+    """Of other splits the trainer keeps the batches: their lines pass through the stream once."""
+    corpus = Corpus.open(sample_corpus)
+    source = open_source(corpus, "val", RECIPE, SETTINGS, batch_size=16, seed=3)
+    assert source.cached is not None and source.scaling is None
+
+
+def test_real_handwriting_is_the_same_however_it_is_kept(handwriting: Path, tmp_path: Path) -> None:
+    """Lines of four hands at two heights: bit for bit, and unreadable ones named in every epoch."""
+    rows: list[dict[str, Any]] = []
+    for name in ("copiste", "dhsd", "testaments", "htromance_ita"):
+        rows += next(pq.ParquetFile(handwriting / "lines" / f"{name}.parquet").iter_batches(30)).to_pylist()
+    with CorpusWriter(str(tmp_path / "c"), "real") as corpus:
+        for number, row in enumerate(rows):
+            data = row["image"]["bytes"]
+            height, width = decode_grey(data).shape
+            data = data[: len(data) // 2] if number == 5 else data
+            corpus.add(Line(f"line-{number}", data, width, height, row["text"]), "train")
+    for recipe in (RECIPE, replace(RECIPE, height=48, width_scale=1.5, augment=None)):
+        scaled = open_source(Corpus.open(str(tmp_path / "c")), "train", recipe, SETTINGS, batch_size=16, seed=3)
+        assert scaled.scaling == recipe.scaling
+        batches = list(stream(scaled, recipe, SETTINGS, epochs=2))
+        assert same(batches, list(stream(replace(scaled, cached=None, scaling=None), recipe, SETTINGS, epochs=2)))
+        named = [(batch.epoch, name.split(":")[0]) for batch in batches for name in batch.unreadable]
+        assert named == [(0, "line-5"), (1, "line-5")]
 
 
 def test_corrupt_image_is_named_and_nothing_else_lost(tmp_path: Path) -> None:
