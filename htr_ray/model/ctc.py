@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +12,10 @@ from torch.nn import functional
 from htr_ray.model.found import Found
 from htr_ray.model.language import Fusion
 from htr_ray.model.prefix_beam import BLANK, prefix_beam
+
+_SCALED_FRAMES = 8
+"""After so many frames the likelihoods of paths are scaled: 8 of them may be as unlikely as e^-80 each."""
+_LEAST = np.finfo(np.float64).tiny
 
 
 class CTCDecoder(nn.Module):
@@ -46,13 +51,12 @@ class CTCDecoder(nn.Module):
         if beam == 1 and language is None:
             found = _best_paths(log_probs, frames)
         else:
-            rows = log_probs.cpu().numpy()
-            found = [prefix_beam(row[:n], beam, language) for row, n in zip(rows, frames.tolist(), strict=True)]
-        lengths = torch.tensor([len(classes) for classes in found], device=features.device)
-        targets = lengths.new_zeros(len(found), max(1, int(lengths.max())))
-        for row, classes in zip(targets, found, strict=True):
-            row[: len(classes)] = lengths.new_tensor(classes)
-        totals, scores = likelihoods(log_probs, frames, targets, lengths)
+            found = prefix_beam(log_probs, frames, beam, language)
+        lengths = torch.tensor([len(classes) for classes in found])
+        targets = torch.tensor(list(itertools.zip_longest(*found, fillvalue=0)), dtype=torch.int64).t()
+        if not lengths.any():
+            targets = targets.new_zeros(len(found), 1)
+        totals, scores = likelihoods(log_probs, frames, targets.to(log_probs.device), lengths)
         confidence = (totals / lengths.clamp(min=1)).exp().tolist()
         return [
             Found(classes, c, row[: len(classes)])
@@ -63,33 +67,52 @@ class CTCDecoder(nn.Module):
 def likelihoods(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """How likely texts are, as wholes and character by character, over all their alignments.
 
-    ``log_probs`` [B, T, classes], ``frames`` int64 [B], ``targets`` int64 [B, L] padded with 0,
+    ``log_probs`` [B, T, classes], ``frames`` int64 [B], ``targets`` int64 [B, L >= 1] padded with 0,
     ``lengths`` int64 [B]; all texts must fit into their frames. Returns log likelihoods float64 [B]
-    and scores float64 [B, L], 0 beyond ``lengths``.
+    and scores float64 [B, L], 0 beyond ``lengths``, on the CPU.
 
     A score is the probability of a character given those before it: of all texts that begin with
     the characters up to it, among all that begin with those before it (prefix probabilities: Graves
     2012, section 7.5). Their product, times the probability that nothing follows, is the likelihood.
     A doubtful character has a low score, and so has the one after a character that may be missing.
     """
+    # By frame, character and line. Of a frame beyond the line's end only the blank is left, and it is certain.
     beyond = (torch.arange(log_probs.shape[1], device=frames.device) >= frames[:, None])[..., None]
-    blanks = log_probs[..., BLANK, None].double().masked_fill(beyond, 0.0).unbind(1)
-    characters = log_probs.gather(2, targets[:, None].expand(-1, log_probs.shape[1], -1)).double()
-    characters = characters.masked_fill(beyond, -math.inf)
-    repeats = functional.pad(targets[:, 1:] == targets[:, :-1], (1, 0))
+    picked = log_probs.gather(2, targets[:, None].expand(-1, log_probs.shape[1], -1)).double().exp_()
+    characters = picked.masked_fill_(beyond, 0.0).permute(1, 2, 0).contiguous().cpu().numpy()
+    blanks = log_probs[..., BLANK].double().exp_().masked_fill_(beyond[..., 0], 1.0).t().contiguous().cpu().numpy()
+    texts, sizes = targets.t().cpu().numpy(), lengths.cpu().numpy()
+    length, lines = texts.shape
+    parted = np.ones((length, lines))
+    parted[1:] = texts[1:] != texts[:-1]
     # Of the paths so far that have written the first 0, 1, ... L characters: those that end in a blank, the others.
-    blank = torch.full((len(targets), targets.shape[1] + 1), -math.inf, dtype=torch.float64, device=targets.device)
-    other, begun = blank.clone(), blank.clone()
-    blank[:, 0] = begun[:, 0] = 0.0
-    for p_blank, p_character in zip(blanks, characters.unbind(1), strict=True):
-        both = torch.logaddexp(blank, other)
-        starts = torch.where(repeats, blank[:, :-1], both[:, :-1]) + p_character
-        begun[:, 1:] = torch.logaddexp(begun[:, 1:], starts)
-        other[:, 1:] = torch.logaddexp(other[:, 1:] + p_character, starts)
-        blank = both + p_blank
-    totals = torch.logaddexp(blank, other).gather(1, lengths[:, None])[:, 0]
-    outside = torch.arange(targets.shape[1], device=targets.device) >= lengths[:, None]
-    return totals, begun.diff(dim=1).exp().clamp(max=1.0).masked_fill(outside, 0.0)
+    # Probabilities and no logarithms, which would take most of the time; scaled now and then lest they vanish.
+    blank = np.zeros((length + 1, lines))
+    blank[0] = 1.0
+    other, both, starts = np.zeros_like(blank), blank.copy(), np.empty((length, lines))
+    scale, scales, begun = np.zeros(lines), [], []
+    for t, (p_blank, p_characters) in enumerate(zip(blanks, characters, strict=True)):
+        if t % _SCALED_FRAMES == 0:
+            top = np.maximum(both.max(axis=0), _LEAST)
+            for paths in (blank, other, both):
+                paths /= top
+            scale = scale + np.log(top)
+            scales.append(scale)
+            begun.append(np.zeros_like(starts))
+        np.multiply(other[:-1], parted, out=starts)
+        starts += blank[:-1]
+        starts *= p_characters
+        begun[-1] += starts
+        other[1:] *= p_characters
+        other[1:] += starts
+        np.multiply(both, p_blank, out=blank)
+        np.add(blank, other, out=both)
+    with np.errstate(divide="ignore", invalid="ignore"):  # what cannot be has the logarithm -inf
+        totals = np.log(both[sizes, np.arange(lines)]) + scale
+        log_begun = np.logaddexp.reduce(np.log(np.stack(begun)) + np.stack(scales)[:, None], axis=0)
+        scores = np.exp(np.diff(log_begun, axis=0, prepend=0.0)).clip(max=1.0)
+    scores[np.arange(length)[:, None] >= sizes] = 0.0
+    return torch.from_numpy(totals), torch.from_numpy(np.ascontiguousarray(scores.T))
 
 
 def character_nll(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from htr_ray.config import DecoderName, ModelSettings
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.errors import UserError
 from htr_ray.model.encoder import Encoder
+from htr_ray.model.fold import fold, is_folded
 from htr_ray.model.recognizer import Recognizer
 
 FORMAT = 2
@@ -28,7 +29,7 @@ _FIRST_FORMAT = 1
 """Enough for all but right-to-left recognizers, whose texts an older htr-ray would return backwards."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-_SHAPING = ("channels", "lstm_hidden", "lstm_layers")
+_SHAPING = ("channels", "blocks", "lstm_hidden", "lstm_layers")
 
 
 def save_encoder(folder: str | os.PathLike[str], encoder: Encoder, extra: dict[str, Any] | None = None) -> None:
@@ -55,8 +56,13 @@ def save_recognizer(
     _save(Path(folder), recognizer, description, without="auxiliary.")
 
 
-def load_recognizer(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Recognizer:
-    """Read a recognizer, in eval mode. Raises UserError if there is none, or it is damaged or too new."""
+def load_recognizer(
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, folded: bool = False
+) -> Recognizer:
+    """Read a recognizer, in eval mode. Raises UserError if there is none, or it is damaged or too new.
+
+    ``folded``: for reading alone (see ``fold``), which is faster; it cannot be trained or saved.
+    """
     folder = Path(folder)
     description = read_description(folder)
     if description["kind"] != "recognizer":
@@ -75,7 +81,8 @@ def load_recognizer(folder: str | os.PathLike[str], device: str | torch.device =
         raise UserError(f"{folder / DESCRIPTION}: field 'direction' is {direction!r}, known are ltr, rtl")
     recognizer = Recognizer(_settings(folder, description), decoder, Alphabet.from_json(characters, direction))
     _fill(recognizer, _weights(folder), folder)
-    return recognizer.to(device).eval()
+    recognizer.eval()
+    return (fold(recognizer) if folded else recognizer).to(device)
 
 
 def load_encoder(
@@ -134,8 +141,10 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _save(folder: Path, module: nn.Module, description: dict[str, Any], without: str | None = None) -> None:
     """The description comes last: without it there is no model, so a half-written one is never read.
 
-    ``without``: weights whose names begin so serve training only.
+    Raises ValueError when the module is folded. ``without``: weights whose names begin so serve training only.
     """
+    if is_folded(module):
+        raise ValueError(f"{folder}: a folded model cannot be saved; load it without folded=True")
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         key: value.detach().cpu().contiguous()

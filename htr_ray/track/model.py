@@ -42,7 +42,8 @@ class LineReader(PythonModel):
         from htr_ray.model.files import load_recognizer
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.recognizer = load_recognizer(Path(context.artifacts["recognizer"]), device=self.device)
+        folder = Path(context.artifacts["recognizer"])
+        self.recognizer = load_recognizer(folder, device=self.device, folded=True)
 
     # MLflow reads the hint of model_input: what is hinted as a frame it neither checks nor converts.
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -57,11 +57,11 @@ class Bundle:
         return Alphabet.from_json(self.facts["alphabet"], self.facts.get("direction", "ltr"))
 
     def load(self, device: str | torch.device = "cpu") -> Recognizer:
-        """The recognizer, in eval mode. Raises UserError when it is none, damaged or too new."""
+        """The recognizer, for reading alone. Raises UserError when it is none, damaged or too new."""
         with tempfile.TemporaryDirectory(prefix="htr-ray-") as folder:
             (Path(folder) / DESCRIPTION).write_bytes(self.description)
             (Path(folder) / WEIGHTS).write_bytes(self.weights)
-            return load_recognizer(folder, device)
+            return load_recognizer(folder, device, folded=True)
 
 
 def fetch(model: str, default_root: Path = Path("runs")) -> Bundle:
