@@ -15,12 +15,12 @@ from htr_ray.model.resnet import FRAME_WIDTH, Columns, ResNet
 
 
 class Encoder(nn.Module):
-    """ResNet-29, the remaining height averaged away, then ``lstm_layers`` of BiLSTM."""
+    """ResNet, the remaining height averaged away, then ``lstm_layers`` of BiLSTM."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.resnet = ResNet(settings.channels)
+        self.resnet = ResNet(settings.channels, settings.blocks)
         self.lstm = BiLSTM(settings.channels, settings.lstm_hidden, settings.lstm_layers, settings.lstm_skip)
         self.dim = self.lstm.dim
         """Width of the feature vectors."""

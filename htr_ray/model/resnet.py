@@ -1,4 +1,4 @@
-"""The 29-layer ResNet for text recognition: image -> one feature vector per column of frames.
+"""The ResNet for text recognition (29 layers in the paper): image -> one feature vector per column of frames.
 
 The network of Cheng et al., "Focusing Attention" (ICCV 2017, table 1), as the field knows it from
 Baek et al., "What Is Wrong With Scene Text Recognition Model Comparisons?" (ICCV 2019, appendix).
@@ -7,6 +7,8 @@ does the first of the two closing 2x2 convolutions. A frame is four pixels wide.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,18 +107,19 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Blocks 1-2-5-3; ``channels`` is the width of the last two stages (paper: 512)."""
+    """``channels`` is the width of the last two stages (paper: 512), ``blocks`` the residual blocks of each of the
+    four (paper: 1-2-5-3, which are 29 layers with the seven convolutions between them)."""
 
-    def __init__(self, channels: int, image_channels: int = 1) -> None:
+    def __init__(self, channels: int, blocks: Sequence[int] = (1, 2, 5, 3), image_channels: int = 1) -> None:
         super().__init__()
         self.dim = channels
         c = channels
         self.stem = nn.ModuleList([ConvNormReLU(image_channels, c // 16), ConvNormReLU(c // 16, c // 8)])
-        self.stage1 = self._stage(c // 8, c // 4, blocks=1)
-        self.stage2 = self._stage(c // 4, c // 2, blocks=2)
-        self.stage3 = self._stage(c // 2, c, blocks=5)
+        self.stage1 = self._stage(c // 8, c // 4, blocks[0])
+        self.stage2 = self._stage(c // 4, c // 2, blocks[1])
+        self.stage3 = self._stage(c // 2, c, blocks[2])
         # The last stage ends in the closing convolutions, not in a 3x3 one.
-        self.stage4 = nn.ModuleList(BasicBlock(c, c) for _ in range(3))
+        self.stage4 = nn.ModuleList(BasicBlock(c, c) for _ in range(blocks[3]))
         self.close1 = ConvNormReLU(c, c, kernel=2, stride=(2, 1), padding=(0, 1))
         self.close2 = ConvNormReLU(c, c, kernel=2, padding=0)
         for module in self.modules():

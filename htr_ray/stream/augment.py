@@ -36,28 +36,30 @@ def background(image: Grey) -> int:
     return int(np.searchsorted(np.cumsum(histogram), some.size / 2))
 
 
-def augment(image: Grey, settings: AugmentSettings, rng: np.random.Generator) -> Grey:
+def augment(image: Grey, settings: AugmentSettings, rng: np.random.Generator, seen: int | None = None) -> Grey:
     """Return a varied copy of a line.
 
     ``image`` is uint8 ``[H, W]`` with W >= 1, dark ink on light paper. The result is uint8
     ``[H, W']``, C-contiguous, W' >= 1; W' differs from W where the geometric family slanted
-    or stretched the line. A family of probability 0 or strength 0 changes nothing.
+    or stretched the line. A family of probability 0 or strength 0 changes nothing. ``seen``: how
+    often the line was seen before, for ``settings.ramp``; None: it does not matter.
     """
-    if _draws(settings.geometric, rng):
+    share = 1.0 if seen is None or seen >= settings.ramp else seen / settings.ramp
+    if _draws(settings.geometric, share, rng):
         image = _geometric(image, settings.geometric.strength, rng)
-    if _draws(settings.morphological, rng):
+    if _draws(settings.morphological, share, rng):
         image = _morphological(image, settings.morphological.strength, rng)
-    if _draws(settings.blur, rng):
+    if _draws(settings.blur, share, rng):
         image = _blur(image, settings.blur.strength, rng)
-    if _draws(settings.colour, rng):
+    if _draws(settings.colour, share, rng):
         image = _colour(image, settings.colour.strength, rng)
-    if _draws(settings.noise, rng):
+    if _draws(settings.noise, share, rng):
         image = _noise(image, settings.noise.strength, rng)
     return np.ascontiguousarray(image)
 
 
-def _draws(family, rng: np.random.Generator) -> bool:
-    return family.strength > 0 and rng.random() < family.probability
+def _draws(family, share: float, rng: np.random.Generator) -> bool:
+    return family.strength > 0 and rng.random() < share * family.probability
 
 
 # --- geometric ------------------------------------------------------------------------

@@ -132,13 +132,18 @@ class BatchMaker:
         if isinstance(image, bytes):
             image = recipe.scaled(image)
         if recipe.augment is not None:
-            image = augment(image, recipe.augment, rng)
+            # A pretext task has a new question every time: it needs no ramp.
+            image = augment(image, recipe.augment, rng, seen=lap if self.pretext is None else None)
         if self.pretext is not None:
             return self.pretext.view(image, rng)
         return image[:, : recipe.max_width], self._target(text)
 
     def __call__(self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool) -> pa.Table:
         """Pack lines (columns ``id``, ``image``, ``text``) into a one-row table of :data:`SCHEMA`."""
+        return to_table([self.batch(lines, lap=lap, epoch=epoch, total=total, last=last)])
+
+    def batch(self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool) -> Batch:
+        """The batch of lines (columns ``id``, ``image``, ``text``)."""
         images, targets, weights, unreadable = [], [], [], []
         answers = self.pretext.positions if self.pretext is not None else 0
         for line_id, given, text in zip(lines["id"], lines["image"], lines["text"], strict=True):
@@ -155,49 +160,59 @@ class BatchMaker:
             targets.append(target)
 
         widths = np.array([image.shape[1] for image in images], dtype=np.int32)
-        width = padded_width(int(widths.max()))
-        padded = pack(images, width)
         lengths = np.array([len(target) for target in targets], dtype=np.int64)
         table = np.zeros((len(targets), max(1, int(lengths.max()))), dtype=np.int64)
         for number, target in enumerate(targets):
             table[number, : len(target)] = target
-        return pa.Table.from_arrays(
-            [
-                _one_binary(padded),
-                _one_list(np.array([len(images), self.recipe.height, width], np.int32)),
-                _one_list(widths),
-                _one_list(table.ravel()),
-                _one_list(lengths),
-                _one_list(np.array(weights, np.float32)),
-                _one_list(pa.array(lines["id"], pa.string())),
-                _one_list(pa.array([text or "" for text in lines["text"]], pa.string())),
-                pa.array([total], pa.int32()),
-                pa.array([epoch], pa.int32()),
-                pa.array([last], pa.bool_()),
-                _one_list(pa.array(unreadable, pa.string())),
-            ],
-            schema=SCHEMA,
+        return Batch(
+            images=pack(images, padded_width(int(widths.max()))),
+            widths=widths,
+            targets=table,
+            lengths=lengths,
+            weights=np.array(weights, np.float32),
+            ids=list(lines["id"]),
+            texts=[text or "" for text in lines["text"]],
+            total=total,
+            epoch=epoch,
+            last=last,
+            unreadable=unreadable,
         )
 
 
-def _one_binary(pixels: np.ndarray) -> pa.Array:
-    """An array with one binary, the bytes of ``pixels``, which are not copied."""
-    ends = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(pixels)])
+def to_table(batches: Sequence[Batch]) -> pa.Table:
+    """Batches as the rows of a table of :data:`SCHEMA`.
+
+    The more the better: what Ray does with a table it does with each of its dozen columns.
+    """
+    pixels = np.concatenate([batch.images.ravel() for batch in batches])
+    ends = np.cumsum([0, *(batch.images.nbytes for batch in batches)])
+    images = pa.Array.from_buffers(
+        pa.large_binary(), len(batches), [None, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(pixels)]
+    )
+    columns = [images, _lists([np.array([len(b.images), *b.images.shape[2:]], np.int32) for b in batches])]
+    columns += [
+        _lists([getattr(batch, name).ravel() for batch in batches])
+        for name in ("widths", "targets", "lengths", "weights")
+    ]
+    for field in list(SCHEMA)[len(columns) :]:
+        columns.append(pa.array([getattr(batch, field.name) for batch in batches], field.type))
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _one_list(values: np.ndarray | pa.Array) -> pa.Array:
-    """An array with one list, all of ``values``."""
-    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), pa.array(values))
+def _lists(values: Sequence[np.ndarray]) -> pa.Array:
+    """Numbers ``[N_i]`` of every row as an array of lists, without a Python object for each number."""
+    ends = np.cumsum([0, *(len(row) for row in values)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(values)))
 
 
 def unpack(table: pa.Table) -> Batch:
-    """The inverse of :class:`BatchMaker`: one-row table -> :class:`Batch`."""
+    """The inverse of :func:`to_table` for one row -> :class:`Batch`."""
     count, height, width = table["shape"][0].as_py()
     pixels = np.frombuffer(table["images"][0].as_buffer(), dtype=np.uint8)
 
     def array(name: str) -> np.ndarray:
-        return table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        # A copy, or who keeps these few numbers would keep the whole block of batches in the object store.
+        return table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).copy()
 
     return Batch(
         images=pixels.reshape(count, 1, height, width),

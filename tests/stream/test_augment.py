@@ -153,3 +153,25 @@ def test_real_lines_stay_lines(handwriting) -> None:
         assert image is not None
         view = augment(np.asarray(image, np.uint8), AugmentSettings(), rng)
         assert view.shape[0] == image.shape[0] and view.std() > 0.25 * image.std()
+
+
+def test_a_ramp_varies_lines_the_more_the_oftener_they_were_seen() -> None:
+    image, ramped = word(), everything(1.0).model_copy(update={"ramp": 4})
+
+    def varied(seen: int | None) -> int:
+        return sum(
+            not np.array_equal(augment(image, ramped, np.random.default_rng(seed), seen), image) for seed in range(60)
+        )
+
+    assert varied(0) == 0
+    assert 0 < varied(1) < 60
+    assert varied(4) == varied(9) == varied(None) == 60
+
+
+@settings(deadline=None, max_examples=30)
+@given(image=images, seed=st.integers(0, 1000), seen=st.integers(3, 50))
+def test_after_its_ramp_augmentation_is_what_it_is_without(image: np.ndarray, seed: int, seen: int) -> None:
+    plain = everything(1.0, 0.5)
+    ramped = plain.model_copy(update={"ramp": 3})
+    expected = augment(image, plain, np.random.default_rng(seed))
+    assert np.array_equal(augment(image, ramped, np.random.default_rng(seed), seen), expected)

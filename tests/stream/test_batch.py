@@ -134,6 +134,17 @@ def test_augmentation_repeats_with_seed_and_lap() -> None:
         assert other.images.shape != first.images.shape or not np.array_equal(other.images, first.images)
 
 
+def test_the_first_pass_of_a_ramp_shows_a_recognizer_the_lines_as_they_are_and_a_pretext_task_does_without() -> None:
+    ramped = AugmentSettings(ramp=3)  # type: ignore[call-arg]
+    content = lines([100] * 6)
+    recipe = Recipe(**{**vars(PLAIN), "augment": ramped})
+    assert np.array_equal(made(recipe, content).images, made(PLAIN, content).images)
+    assert made(recipe, content, lap=3).images.tobytes() != made(PLAIN, content, lap=3).images.tobytes()
+    asked = {"pretext": "sorting", "pretext_settings": PretextSettings()}  # type: ignore[call-arg]
+    full = Recipe(**{**vars(PLAIN), "augment": AugmentSettings(), **asked})  # type: ignore[call-arg]
+    assert np.array_equal(made(Recipe(**{**vars(recipe), **asked}), content).images, made(full, content).images)
+
+
 def test_lines_are_scaled_and_bounded() -> None:
     recipe = Recipe(height=32, width_scale=1.0, max_width=128, seed=0, augment=AugmentSettings())  # type: ignore[call-arg]
     tall = image(300, height=64)

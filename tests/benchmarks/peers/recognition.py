@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from contenders import CONTENDERS, Contender, Race
 from cpu_clock import CpuClock, cpu_clock
 from export import LINES, export, read_lines
@@ -90,6 +92,14 @@ def test(contender: Contender, race: Race, clock: CpuClock) -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """Name of the processor, and the instructions that torch's kernels use on it: a CPU with AMX is another world."""
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", told.read_text()) if told.exists() else []
+    amx = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()}{amx})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("contender", choices=sorted(CONTENDERS))
@@ -131,7 +141,7 @@ def main() -> None:
         "seed": asked.seed,
         "minutes": asked.minutes,
         "versions": environment.stdout.split("\n")[:-1],
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
         "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     with cpu_clock() as clock:
