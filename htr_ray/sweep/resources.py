@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from htr_ray.errors import UserError
-from htr_ray.sweep.cells import Trial
 from htr_ray.train.job import Job
 from htr_ray.train.nodes import Node, fits, matches
+
+if TYPE_CHECKING:
+    from htr_ray.sweep.cells import Trial
 
 
 @dataclass(frozen=True)

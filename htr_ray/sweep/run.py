@@ -42,10 +42,13 @@ from htr_ray.sweep.use import look
 from htr_ray.train import checkpoint
 from htr_ray.train.job import RESULT
 from htr_ray.train.nodes import nodes
+from htr_ray.train.wake import wake
 
 logger = logging.getLogger(__name__)
 
 SAMPLE = "sample"
+# Almost nothing, so that processes start beside whatever runs; but none on a head node without CPUs.
+WAKING_CPUS = 0.01
 _READERS = 16  # object stores answer slowly but in parallel
 
 
@@ -86,6 +89,11 @@ def run_grid(settings: GridSettings, *, dry_run: bool = False, console: Console 
         cpus, gpus = cluster_capacity()
         if settings.max_concurrent is None:
             check(trials, nodes())
+        left = [trial for trial in trials if trial.key not in over]
+        if left and not dry_run:
+            # The driver has yet to plan and to open its log; the first trials find their streams awake.
+            at_once = min(_slots(settings, left, gpus), _fitting(left, gpus), len(left))
+            wake(at_once * left[0].job.stream.workers, WAKING_CPUS, ["SPREAD"])
         plans = planning.planned(trials, gpus, settings.search) if len(over) < len(trials) else {}
         estimate = planning.estimate(trials, plans, over, cpus, gpus, settings.max_concurrent)
         budget = planning.within_budget(trials, plans, over, cpus, gpus, settings)
@@ -172,6 +180,17 @@ def cluster_capacity() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
+def _slots(settings: GridSettings, left: list[Trial], gpus: float) -> int:
+    """Trials at a time, of those that are left."""
+    return settings.max_concurrent or _fitting(left, gpus)
+
+
+def _fitting(left: list[Trial], gpus: float) -> int:
+    """How many of these trials the cluster, as it is now, holds at a time; at least 1."""
+    capacity = cluster_capacity()
+    return min((at_a_time(need(trial, gpus), *capacity) for trial in left), default=1)
+
+
 def _search(
     settings: GridSettings,
     trials: list[Trial],
@@ -201,9 +220,7 @@ def _search(
         capacity=cluster_capacity,
         max_concurrent=settings.max_concurrent,
     )
-    slots = settings.max_concurrent or min(
-        (at_a_time(need(trial, gpus), *cluster_capacity()) for trial in left), default=1
-    )
+    slots = _slots(settings, left, gpus)
     board = Board(
         settings.name,
         trials,

@@ -1,4 +1,8 @@
-"""What Tune runs for a trial, and what must be gone when it ends."""
+"""What Tune runs for a trial, and what must be gone when it ends.
+
+A trial's process imports this module before it can do anything: what only the driver needs (MLflow, the report, the
+board) is seconds, and not for here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from ray.tune import Callback, PlacementGroupFactory
 
 from htr_ray import storage
 from htr_ray.errors import UserError
-from htr_ray.sweep.resources import Need
+from htr_ray.sweep.resources import Need, need_of
 from htr_ray.train.job import RESULT, Job
 
 PAUSE_SECONDS = 15.0
@@ -43,11 +47,12 @@ def run_trial(config: dict[str, Any], *, gpus: float) -> None:
 
 
 def _run(job: Job, gpus: float, key: str) -> dict[str, Any]:
-    from htr_ray.train import checkpoint
     from htr_ray.train.launch import run_group, run_here
 
     done = storage.join(job.folder, RESULT)
     if storage.exists(done):
+        from htr_ray.train import checkpoint
+
         # Its process, or the driver, died when all was stored but not yet told: nothing is trained twice.
         checkpoint.clear(job.folder)
         return storage.read_json(done)
@@ -103,6 +108,19 @@ class EndsWhenStopped:
 
         end_groups()
         super().cleanup()  # type: ignore[misc]
+
+
+class Dispatch:
+    """The trainable: a callable, so that Tune pickles the GPUs of the cluster along with it."""
+
+    __mixins__ = (EndsWhenStopped,)
+
+    def __init__(self, cluster_gpus: float) -> None:
+        self._cluster_gpus = cluster_gpus
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        wanted = need_of(Job.model_validate(config["job"]), self._cluster_gpus)
+        run_trial(config, gpus=wanted.gpus_per_worker)
 
 
 class Leftovers(Callback):

@@ -6,9 +6,9 @@ import logging
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 
 from htr_ray.config import GridSettings
 from htr_ray.sweep.budget import Budget
@@ -16,7 +16,7 @@ from htr_ray.sweep.callbacks import GridCallback
 from htr_ray.sweep.halving import CellHalving
 from htr_ray.sweep.resources import need_of
 from htr_ray.sweep.searcher import GridSearcher
-from htr_ray.sweep.trainable import EndsWhenStopped, Leftovers, placement, run_trial
+from htr_ray.sweep.trainable import Dispatch, Leftovers, placement
 from htr_ray.train.job import Job
 
 
@@ -51,7 +51,7 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
     # Tune fetches and unpickles the trainable anew for each trial, so it holds nothing that grows with the grid.
     # The GPU share of a trial can differ by stage; Tune asks per trial.
     trainable = tune.with_resources(
-        _Dispatch(gpus), lambda config: placement(need_of(Job.model_validate(config["job"]), gpus))
+        Dispatch(gpus), lambda config: placement(need_of(Job.model_validate(config["job"]), gpus))
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     # It would count trials as incomplete that were handed out again and are done.
@@ -60,6 +60,9 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
         os.environ.setdefault(name, value)
     # Tune starts one trial at a time otherwise, each waiting for the process of the one before.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(slots))
+    # For PyTorch Lightning, which is not here. A trial with an environment of its own gets a process of its own, and so
+    # does its stream; without, they get those that Ray has ready.
+    class_cache.DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
     retries = max(settings.pretrain.retries, settings.finetune.retries)  # Tune has one number for all trials
     with tempfile.TemporaryDirectory(prefix="htr-ray-tune-") as scratch:
         tune.Tuner(
@@ -83,16 +86,3 @@ def tune_trials(settings: GridSettings, own: Own, gpus: float, slots: int) -> No
                 verbose=0,
             ),
         ).fit()
-
-
-class _Dispatch:
-    """The trainable: a callable, so that Tune pickles the GPUs of the cluster along with it."""
-
-    __mixins__ = (EndsWhenStopped,)
-
-    def __init__(self, cluster_gpus: float) -> None:
-        self._cluster_gpus = cluster_gpus
-
-    def __call__(self, config: dict[str, Any]) -> None:
-        wanted = need_of(Job.model_validate(config["job"]), self._cluster_gpus)
-        run_trial(config, gpus=wanted.gpus_per_worker)

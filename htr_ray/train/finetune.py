@@ -13,16 +13,13 @@ import torch
 
 from htr_ray import storage
 from htr_ray.corpus.alphabet import Alphabet
-from htr_ray.corpus.fractions import label_subset
-from htr_ray.corpus.read import Corpus
-from htr_ray.errors import UserError
 from htr_ray.model.cost import cost
 from htr_ray.model.files import load_encoder, save_recognizer
 from htr_ray.model.recognizer import Recognizer
-from htr_ray.stream.batch import Recipe
-from htr_ray.stream.pipeline import Source, open_source
+from htr_ray.stream.pipeline import Source
 from htr_ray.train import checkpoint
-from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit, sampled
+from htr_ray.train.data import FinetuneData
+from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit
 from htr_ray.train.job import MODEL, READINGS, RESULT, Job
 from htr_ray.train.metrics import ErrorCount, grapheme_error_rate
 from htr_ray.train.worker import Worker, autocast_dtype
@@ -77,90 +74,6 @@ class RecognizerLearner(Learner):
                 self.readings.append(LineReading(line_id, truth, reading.text, reading.confidence, edits))
         total = ErrorCount(*worker.sum(count.as_list()))
         return {"val_cer": total.cer, "val_wer": total.wer}
-
-
-@dataclass(frozen=True)
-class FinetuneData:
-    """The planned lines of a fine-tuning, opened once and shared by its workers."""
-
-    train: Source
-    validation: Source
-    validation_all: Source
-    test: Source
-    train_recipe: Recipe
-    plain_recipe: Recipe
-    alphabet: Alphabet
-    corpus_name: str
-    set_aside: list[str]
-    unknown_in_test: dict[str, int]
-
-
-def open_data(job: Job) -> FinetuneData:
-    """Plan the lines: the label subset, validation and test.
-
-    Training lines whose text has characters outside the corpus' alphabet are set aside and
-    named. Raises UserError as :func:`open_source`, and when no label is left.
-    """
-    settings = job.finetune
-    assert settings is not None and job.label_fraction is not None
-    corpus = Corpus.open(job.corpus)
-    alphabet = corpus.alphabet
-    index = corpus.index("train", columns=("id", "text"))
-    labelled = [
-        (line_id, text)
-        for line_id, text in zip(index["id"].to_pylist(), index["text"].to_pylist(), strict=True)
-        if text
-    ]
-    if not labelled:
-        raise UserError(f"{corpus.uri}: no training line has a text; fine-tuning needs some labels")
-    subset = label_subset([line_id for line_id, _ in labelled], job.label_fraction, corpus.info.name, job.seed)
-    texts = {line_id: text for line_id, text in labelled if line_id in subset}
-    foreign = {line_id: "".join(sorted(alphabet.covers(text))) for line_id, text in texts.items()}
-    set_aside = [f"{line_id}: {unknown}" for line_id, unknown in foreign.items() if unknown]
-    if set_aside:
-        logger.warning(
-            "%s: %d training line(s) set aside, their text has characters outside the alphabet of corpus.json "
-            "(prepare the corpus again to add them): %s",
-            corpus.uri,
-            len(set_aside),
-            "; ".join(set_aside[:5]),
-        )
-    test = corpus.index("test", columns=("text",))["text"].to_pylist()
-    unknown: dict[str, int] = {}
-    for text in test:
-        for character in alphabet.covers(text or ""):
-            unknown[character] = unknown.get(character, 0) + 1
-    # max_width is for memory; augmentation may stretch a line a little beyond it.
-    train = job.recipe(augment=job.augment, alphabet=alphabet)
-    plain = job.recipe()
-    ids = corpus.index("val", columns=("id",))["id"].to_pylist()
-    shared: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "labelled": True}
-    few = sampled(ids, settings.eval_lines, 0)
-    everything = open_source(corpus, "val", plain, job.stream, seed=0, **shared)
-    return FinetuneData(
-        train=open_source(
-            corpus,
-            "train",
-            train,
-            job.stream,
-            seed=job.seed,
-            min_steps=settings.min_steps_per_epoch,
-            max_steps=settings.max_steps_per_epoch,
-            only={line_id for line_id, foreign_ in foreign.items() if not foreign_},
-            **shared,
-        ),
-        validation=everything
-        if few is None
-        else open_source(corpus, "val", plain, job.stream, seed=0, only=few, **shared),
-        validation_all=everything,
-        test=open_source(corpus, "test", plain, job.stream, seed=0, **shared),
-        train_recipe=train,
-        plain_recipe=plain,
-        alphabet=alphabet,
-        corpus_name=corpus.info.name,
-        set_aside=set_aside,
-        unknown_in_test=unknown,
-    )
 
 
 def build(job: Job, alphabet: Alphabet) -> Recognizer:

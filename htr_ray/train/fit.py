@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from htr_ray.config import StageSettings, StreamSettings
-from htr_ray.corpus.fractions import label_subset
 from htr_ray.errors import UserError
 from htr_ray.model.batchnorm import synchronise
 from htr_ray.stream.batch import Batch, Recipe
@@ -329,10 +328,3 @@ def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         if batch is None:
             return
         yield batch, time.monotonic() - began
-
-
-def sampled(ids: list[str], count: int | None, seed: int) -> set[str] | None:
-    """A seeded sample of ``count`` ids for validation between epochs; None where all are used."""
-    if count is None or count >= len(ids):
-        return None
-    return label_subset(ids, count / len(ids), "validation", seed)

@@ -28,11 +28,13 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from htr_ray.train.nodes import fits, free_nodes
+from htr_ray.train.wake import wake
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +71,20 @@ class Group(WorkerGroup):
         workers = worker_group_context.num_workers
         streams = scaling_config.streams * workers
         selectors = worker_group_context.label_selector
-        return DefaultPlacementGroupHandle(
-            placement_group(
-                [worker_group_context.resources_per_worker] * workers + [{"CPU": scaling_config.stream_cpus}] * streams,
-                strategy=worker_group_context.placement_strategy,
-                bundle_label_selector=selectors and [*selectors, *({} for _ in range(streams))],
-            )
+        place = placement_group(
+            [worker_group_context.resources_per_worker] * workers + [{"CPU": scaling_config.stream_cpus}] * streams,
+            strategy=worker_group_context.placement_strategy,
+            bundle_label_selector=selectors and [*selectors, *({} for _ in range(streams))],
         )
+        # They wait for the place as the workers do, and start beside them.
+        bundles = [PlacementGroupSchedulingStrategy(place, workers + number) for number in range(streams)]
+        wake(1, scaling_config.stream_cpus, bundles)
+        return DefaultPlacementGroupHandle(place)
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
+        made = WorkerGroup._get_worker_runtime_env(custom_runtime_env)
+        return made if any(made.values()) else None
 
 
 class PlaceLost(WorkerGroupError):
@@ -187,7 +196,7 @@ class GroupController(TrainController):
         return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
 
 
-class GroupTrainer(TorchTrainer):
+class GroupTrainer(DataParallelTrainer):
     """``fit()`` as Ray Train's, with the parts above; :func:`end_groups` ends it from another thread."""
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
@@ -198,12 +207,14 @@ class GroupTrainer(TorchTrainer):
         assert isinstance(failures, FailureConfig) and isinstance(scaling, GroupScaling)
         parts["failure_policy"] = NodesComeAndGo(failures)
         parts["scaling_policy"] = FreeScaling(scaling) if scaling.elasticity_enabled else FixedScaling(scaling)
+        # A process with an environment of its own is always a new one; without, Ray gives what it has ready.
+        passed_on = get_env_vars_to_propagate()
         controller: Any = (
             ray.remote(GroupController)
             .options(
                 num_cpus=0,
                 label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-                runtime_env={"env_vars": {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0", **get_env_vars_to_propagate()}},
+                runtime_env={"env_vars": passed_on} if passed_on else None,
             )
             .remote(**parts)
         )

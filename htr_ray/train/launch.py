@@ -1,17 +1,22 @@
-"""Start a job where it belongs: in this process, or on a Ray Train worker group."""
+"""Start a job where it belongs: in this process, or on a Ray Train worker group.
+
+Who starts a group, and its controller, come by here without torch, which takes seconds to import: only training does.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from htr_ray.train import finetune, pretrain
+from htr_ray.train.data import open_data
 from htr_ray.train.job import Job
-from htr_ray.train.worker import Report, Worker, local_device, set_threads
+from htr_ray.train.wake import wake
+
+if TYPE_CHECKING:
+    from htr_ray.train.worker import Report, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +24,10 @@ logger = logging.getLogger(__name__)
 RESIZE_SECONDS = 60.0
 
 
-def _open(job: Job) -> Any:
-    return pretrain.open_data(job) if job.stage == "pretrain" else finetune.open_data(job)
-
-
 def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
+    from htr_ray.train import finetune, pretrain
+    from htr_ray.train.worker import set_threads
+
     set_threads(job.settings.threads, job.settings.cpus_per_worker)
     return pretrain.run(job, data, worker) if job.stage == "pretrain" else finetune.run(job, data, worker)
 
@@ -40,8 +44,13 @@ def _stream_placement() -> Any:
 
 def run_here(job: Job, report: Report) -> dict[str, Any]:
     """Run a one-worker job in this process (a Tune trial): no worker group to start, no second set of resources."""
-    worker = Worker(device=local_device(), report=report, heartbeat=report, placement=_stream_placement())
-    return _run(job, _open(job), worker)
+    placement = _stream_placement()
+    wake(job.stream.workers, job.stream.cpus_per_worker, [placement])
+    data = open_data(job)
+
+    from htr_ray.train.worker import Worker, local_device
+
+    return _run(job, data, Worker(device=local_device(), report=report, heartbeat=report, placement=placement))
 
 
 def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[Any]) -> dict[str, Any]:
@@ -51,10 +60,10 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
     as it takes when their node went. With ``min_workers``, the group has as many workers as there is room for, and
     looks for more room every minute. ``callbacks`` are Ray Train's, they see every report.
     """
-    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
     from htr_ray import storage
+    from htr_ray.train.backend import ProcessGroup
     from htr_ray.train.group import GroupScaling, GroupTrainer
     from htr_ray.train.job import RESULT
 
@@ -65,7 +74,7 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
     trainer = GroupTrainer(
         _worker_loop,
         # Opened here, once: the workers share the plan and the cached lines.
-        train_loop_config={"job": job.model_dump_json(), "data": _open(job)},
+        train_loop_config={"job": job.model_dump_json(), "data": open_data(job)},
         scaling_config=GroupScaling(
             num_workers=settings.workers if settings.min_workers is None else (settings.min_workers, settings.workers),
             use_gpu=gpus_per_worker > 0,
@@ -76,8 +85,8 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
             streams=stream.workers,
             stream_cpus=stream.cpus_per_worker,
         ),
-        torch_config=TorchConfig(backend=_backend(gpus_per_worker)),
-        run_config=RunConfig(
+        backend_config=ProcessGroup(_backend(gpus_per_worker)),
+        run_config=RunConfig(  # type: ignore[arg-type]  # Ray annotates that of its first version
             name=name,
             storage_path=storage.normalise(storage.join(job.folder, "ray_train")),
             failure_config=FailureConfig(max_failures=settings.retries),
@@ -92,6 +101,9 @@ def _worker_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
     import ray.train
     import ray.train.torch
+    import torch
+
+    from htr_ray.train.worker import Worker
 
     context = ray.train.get_context()
     job = Job.model_validate_json(config["job"])

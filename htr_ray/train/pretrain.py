@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from htr_ray.model.encoder import Encoder
 from htr_ray.model.files import save_encoder
 from htr_ray.pretext import make as make_pretext
 from htr_ray.pretext.base import Pretext
-from htr_ray.stream.batch import Recipe
-from htr_ray.stream.pipeline import Source, open_source
 from htr_ray.train import checkpoint
-from htr_ray.train.fit import EvalBatches, Learner, fit, sampled
+from htr_ray.train.data import PretrainData
+from htr_ray.train.fit import EvalBatches, Learner, fit
 from htr_ray.train.job import MODEL, PREVIEW, RESULT, Job
 from htr_ray.train.preview import preview
 from htr_ray.train.worker import Worker
@@ -72,46 +70,6 @@ class PretextLearner(Learner):
         totals = [sum(column) for column in zip(*worker.gather([right, loss, lines]), strict=True)]
         count = max(totals[2], 1.0)
         return {"val_accuracy": 100.0 * totals[0] / count, "val_loss": totals[1] / count}
-
-
-@dataclass(frozen=True)
-class PretrainData:
-    """The planned lines of a pre-training, opened once and shared by its workers."""
-
-    train: Source
-    validation: Source
-    train_recipe: Recipe
-    validation_recipe: Recipe
-
-
-def open_data(job: Job) -> PretrainData:
-    """Plan the lines: every training line, never a label. Raises UserError as :func:`open_source`."""
-    settings = job.pretrain
-    assert settings is not None and job.pretext_settings is not None
-    corpus = Corpus.open(job.corpus)
-    view = {"pretext": job.pretext, "pretext_settings": job.pretext_settings}
-    train = job.recipe(augment=job.augment if job.pretext_settings.augment else None, **view)
-    # Validation lines are as they are; the seed is fixed, so that seeds are compared on the same views.
-    validation = job.recipe(**{**view, "seed": 0})
-    ids = corpus.index("val", columns=("id",))["id"].to_pylist()
-    shared: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
-    return PretrainData(
-        train=open_source(
-            corpus,
-            "train",
-            train,
-            job.stream,
-            seed=job.seed,
-            min_steps=settings.min_steps_per_epoch,
-            max_steps=settings.max_steps_per_epoch,
-            **shared,
-        ),
-        validation=open_source(
-            corpus, "val", validation, job.stream, seed=0, only=sampled(ids, settings.eval_lines, 0), **shared
-        ),
-        train_recipe=train,
-        validation_recipe=validation,
-    )
 
 
 def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def main() -> None:
             lost.start()
             began = time.time()
             sleeper = functools.partial(Sleeper, folder=folder, seconds=given.seconds)
-            with mock.patch.object(tune_run, "_Dispatch", sleeper):
+            with mock.patch.object(tune_run, "Dispatch", sleeper):
                 tune_run.tune_trials(settings, own, float(given.nodes * given.gpus), slots)
             lost.join()
         spans = np.array([json.loads(file.read_text()) for file in Path(folder).iterdir()]) - began

@@ -88,7 +88,7 @@ class Scene:
             worker = Worker(rank=context.get_world_rank(), world=context.get_world_size(), report=ray.train.report)
             instead(Job.model_validate_json(given["job"]), None, worker)
 
-        launch._open = lambda job: None
+        launch.open_data = lambda job: None
         launch._run = instead
         launch._worker_loop = loop
         launch._backend = lambda gpus: "gloo"  # the cards are only said to be there

@@ -19,6 +19,7 @@ from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
 from htr_ray.model.files import load_encoder, load_recognizer
 from htr_ray.train import checkpoint, finetune
+from htr_ray.train.data import FinetuneData, open_data
 from htr_ray.train.launch import run_here
 from htr_ray.train.metrics import count_errors, grapheme_error_rate
 
@@ -224,7 +225,8 @@ def test_what_is_taken_from_a_pretrained_encoder(
 ) -> None:
     settings = (f"protocol={protocol}", f"finetune.pretrained={taken}")
     job = finetuning(sample_corpus, tmp_path, *settings, encoder=str(pretrained / "model"))
-    data = finetune.open_data(job)
+    data = open_data(job)
+    assert isinstance(data, FinetuneData)
     built = finetune.build(job, data.alphabet).encoder.state_dict()
     expected = encoder_weights(pretrained)
     scratch = finetune.build(finetuning(sample_corpus, tmp_path), data.alphabet).encoder.state_dict()

@@ -18,7 +18,7 @@ from table import BEGIN, END, put, recognition
 from htr_ray.config import RunSettings, load
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.read import Corpus
-from htr_ray.train.finetune import open_data
+from htr_ray.train.data import open_data
 from htr_ray.train.job import finetune_job
 
 
