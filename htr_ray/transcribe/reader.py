@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +17,10 @@ from htr_ray.train.worker import autocast_dtype, local_device
 from htr_ray.transcribe.lines import Chunk, Line
 from htr_ray.transcribe.model import Bundle
 
-_CPU_BATCH, _GPU_BATCH = 16, 64
+_GPU_BATCH = 64
+_CPU_PIXELS = 1 << 18
+"""Of a batch on CPUs, padding included: 64 lines of 32 x 128. Fewer pay more for each step of a BiLSTM and of a beam
+search; of more, the feature maps leave the caches."""
 _NO_MEMORY = "not enough memory to read it"
 
 
@@ -31,14 +35,14 @@ class Reader:
         self._side_by_side = side_by_side if device.type == "cpu" else 1
         self._recognizer = bundle.load(device)
         self._device = device
-        self._batch = settings.batch_size or (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH)
+        self._batch = settings.batch_size or (_GPU_BATCH if device.type == "cuda" else None)
         self._beam, self._language = settings.beam, language
         self._dtype = autocast_dtype(settings.precision, device)
 
     def read(self, chunk: Chunk) -> Chunk:
         """Put a reading into every line that has an image, and take the image out."""
         lines = sorted((line for line in chunk.lines if line.image is not None), key=_width)
-        batches = [lines[start : start + self._batch] for start in range(0, len(lines), self._batch)]
+        batches = list(self._batches(lines))
         if self._side_by_side == 1:
             for batch in batches:
                 self._read(batch)
@@ -47,6 +51,21 @@ class Reader:
                 # The widest first: no thread is left alone with it at the end.
                 list(pool.map(self._read, reversed(batches)))
         return chunk
+
+    def _batches(self, lines: list[Line]) -> Iterator[list[Line]]:
+        """Cut lines, sorted by width, into batches; none is left without one of those that are read side by side."""
+        most = self._batch or max(1, -(-len(lines) // self._side_by_side))
+        batch: list[Line] = []
+        for line in lines:
+            assert line.image is not None
+            height, width = line.image.shape
+            too_large = self._batch is None and (len(batch) + 1) * height * padded_width(width) > _CPU_PIXELS
+            if batch and (too_large or len(batch) == most):
+                yield batch
+                batch = []
+            batch.append(line)
+        if batch:
+            yield batch
 
     def _read(self, lines: list[Line]) -> None:
         images, widths = _pack([line.image for line in lines if line.image is not None])
