@@ -33,7 +33,7 @@ def background(image: Grey) -> int:
     """
     some = image[:: max(1, image.shape[0] // 16)]  # sixteen rows or more tell as well as all
     histogram = cv2.calcHist([some], [0], None, [256], [0, 256])
-    return int(np.searchsorted(np.cumsum(histogram), some.size / 2))
+    return int(np.asarray(histogram).cumsum().searchsorted(some.size / 2))
 
 
 def augment(image: Grey, settings: AugmentSettings, rng: np.random.Generator, seen: int | None = None) -> Grey:

@@ -30,7 +30,7 @@ from htr_ray.config import StreamSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
-from htr_ray.stream.batch import Batch, BatchMaker, Recipe, unpack
+from htr_ray.stream.batch import Batch, BatchMaker, Recipe, to_table, unpack
 from htr_ray.stream.lines import Lines, Piece, gather
 from htr_ray.stream.plan import Plan, laps_for, parts_for
 from htr_ray.stream.scale import scaled_width
@@ -40,10 +40,12 @@ logger = logging.getLogger(__name__)
 COLUMNS = ["id", "image", "text"]
 # Chunks in one Ray Data execution at the most.
 MAX_CHUNKS = 64
-# Batches travel in blocks of about this size: large enough to be cheap, small enough to arrive early.
-BLOCK_BYTES = 2**20
-# Decoded lines made in one go, at the least (3,000 lines of 48x200 are 28 MiB).
-AHEAD_BYTES = 16 * 2**20
+# Batches travel in blocks of about this size: large enough to be cheap (each costs Ray Data's loop a turn or two, in
+# the trainer's process), small enough to arrive early.
+BLOCK_BYTES = 4 * 2**20
+# Scaled lines made in one go, at the least (3,000 lines of 48x200 are 28 MiB): to start an execution costs up to a
+# second, which half of the last one has to hide.
+AHEAD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -202,14 +204,24 @@ def _make_batches(
     batches = source.plan.batches(lap, chunk, source.plan.chunks(lap)[chunk])
     lines, numbers = source.reach(np.concatenate(batches))
     ends = np.cumsum([len(batch) for batch in batches])
+    ready: list[Batch] = []
+    size = 0
     for number, batch in enumerate(np.split(numbers, ends[:-1])):
-        yield make(
-            lines.columns(batch[rank::world]),
-            lap=lap,
-            epoch=epoch,
-            total=len(batch),
-            last=ends_epoch and number == len(batches) - 1,
+        ready.append(
+            make.batch(
+                lines.columns(batch[rank::world]),
+                lap=lap,
+                epoch=epoch,
+                total=len(batch),
+                last=ends_epoch and number == len(batches) - 1,
+            )
         )
+        size += ready[-1].images.nbytes
+        if size >= BLOCK_BYTES:
+            yield to_table(ready)
+            ready, size = [], 0
+    if ready:
+        yield to_table(ready)
 
 
 def stream(
@@ -236,8 +248,10 @@ def stream(
     make = functools.partial(
         _make_batches, shared=shared, recipe=recipe_ref, recipe_key=repr(recipe), rank=rank, world=world
     )
-    start = functools.partial(_start, make=make, settings=settings, placement=placement)
-    rounds = _rounds(source.plan, recipe.height, settings, first_epoch, epochs)
+    line_bytes = recipe.height * int(source.plan.widths.mean() + 1)
+    prefetch = -(-settings.prefetch_batches * source.plan.batch_size * line_bytes // BLOCK_BYTES)
+    start = functools.partial(_start, make=make, settings=settings, placement=placement, prefetch=prefetch)
+    rounds = _rounds(source.plan, line_bytes, settings, first_epoch, epochs)
     with ThreadPoolExecutor(1, thread_name_prefix="htr-ray-stream") as background:
         following = background.submit(start, next(rounds, None))
         try:
@@ -256,7 +270,7 @@ def stream(
 
 
 def _rounds(
-    plan: Plan, height: int, settings: StreamSettings, first_epoch: int, epochs: int | None
+    plan: Plan, line_bytes: int, settings: StreamSettings, first_epoch: int, epochs: int | None
 ) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """Chunks to be made in one Ray Data execution, and their number of batches.
 
@@ -265,7 +279,6 @@ def _rounds(
     lines/s). The next round starts when half of this one is used, so the stream is at
     most one and a half rounds ahead.
     """
-    line_bytes = height * int(plan.widths.mean() + 1)
     items: list[dict[str, Any]] = []
     steps = size = 0
     for epoch in itertools.count(first_epoch):
@@ -285,9 +298,12 @@ def _rounds(
 
 
 def _start(
-    work: tuple[list[dict[str, Any]], int] | None, *, make: Any, settings: StreamSettings, placement: Any
+    work: tuple[list[dict[str, Any]], int] | None, *, make: Any, settings: StreamSettings, placement: Any, prefetch: int
 ) -> tuple[Generator[pa.Table, None, None], int] | None:
-    """Start a round; returns its rows, one per batch, and their number, or None at the end."""
+    """Start a round; returns its rows, one per batch, and their number, or None at the end.
+
+    ``prefetch`` blocks are brought to this node ahead of need.
+    """
     if work is None:
         return None
     items, steps = work
@@ -297,7 +313,8 @@ def _start(
     context.print_on_execution_start = False
     context.execution_options = ExecutionOptions(preserve_order=True)
     with DataContext.current(context):
-        rows = iter(
+        # Whole blocks: to cut them into rows costs Ray Data more than it costs us.
+        blocks = iter(
             ray.data.from_items(items, override_num_blocks=len(items))
             .map_batches(
                 make,
@@ -311,13 +328,14 @@ def _start(
                     "scheduling_strategy": placement,
                 },
             )
-            .iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=settings.prefetch_batches)
+            .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=prefetch)
         )
-        # The first row sets the execution going; the rest is made while the trainer is busy elsewhere.
-        first = next(rows)
+        # The first block sets the execution going; the rest is made while the trainer is busy elsewhere.
+        first = next(blocks)
 
     def all_rows() -> Generator[pa.Table, None, None]:
-        yield cast(pa.Table, first)
-        yield from cast(Iterator[pa.Table], rows)
+        for block in itertools.chain([cast(pa.Table, first)], cast(Iterator[pa.Table], blocks)):
+            for row in range(block.num_rows):
+                yield block.slice(row, 1)
 
     return all_rows(), steps

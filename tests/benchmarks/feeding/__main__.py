@@ -97,6 +97,8 @@ def run(name: str, scene: Scene, endpoint: str | None, options: argparse.Namespa
                 [python, HERE / "contender.py", json.dumps({**asked, "answer": str(answer)})],
                 env={**environment(endpoint), **path, VARIABLE: group.name},
                 preexec_fn=group.enter,
+                # Ray's workers import from where their driver stands.
+                cwd=checkout or None,
                 stdout=subprocess.DEVNULL,
                 stderr=None if options.verbose else subprocess.DEVNULL,
                 check=True,
@@ -118,6 +120,7 @@ def figures(result: dict[str, Any]) -> dict[str, float]:
 
     return {
         "lines/s": sum(e["lines"] for e in later) / sum(e["seconds"] for e in later),
+        "lines/s, all epochs": sum(e["lines"] for e in result["epochs"]) / sum(e["seconds"] for e in result["epochs"]),
         "lines/s, 1st epoch": first["lines"] / first["seconds"],
         "CPU s/1000": per_thousand(later),
         "without idle head": per_thousand(later, result["idle"]),

@@ -49,12 +49,14 @@ class Scene:
         """That of fine-tuning with the preset `small`."""
         settings = self.settings
         model = settings.model
+        # In full from the first pass: not all contenders count passes.
+        augment = settings.augment.model_copy(update={"ramp": 0})
         return Recipe(
             model.height,
             model.width_scale,
             model.max_width,
             0,
-            augment=settings.augment,
+            augment=augment,
             alphabet=self.corpus.alphabet,
         )
 
@@ -82,6 +84,8 @@ def area(images: Tensor) -> int:
 def environment(endpoint: str | None) -> dict[str, str]:
     """The environment of a contender, with the S3 server at ``endpoint``."""
     values = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local", "TOKENIZERS_PARALLELISM": "false"}
+    # Ray's workers give way to others by default, which those of the other loaders do not.
+    values["RAY_worker_niceness"] = "0"
     if endpoint:
         values |= {
             "AWS_ENDPOINT_URL": endpoint,
