@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -71,9 +72,11 @@ def upload(folder: Path, endpoint: str, prefix: str) -> str:
 
     client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test")
     client.create_bucket(Bucket="lines")
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            client.upload_file(str(path), "lines", f"{prefix}/{path.relative_to(folder)}")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    keys = [f"{prefix}/{path.relative_to(folder)}" for path in files]
+    public = {"ACL": "public-read"}  # webdataset fetches with curl, which does not sign
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path, key: client.upload_file(str(path), "lines", key, ExtraArgs=public), files, keys))
     return f"s3://lines/{prefix}"
 
 

@@ -14,6 +14,7 @@ from htr_ray.config import RunSettings, StreamSettings, load
 from htr_ray.corpus.read import Corpus
 from htr_ray.stream.batch import Recipe
 
+HEIGHT = 48
 Fed = dict[str, Any]
 """A batch as the training loop takes it: tensors images, widths, targets, lengths; lists ids and texts."""
 
@@ -46,15 +47,14 @@ class Scene:
 
     @property
     def recipe(self) -> Recipe:
-        """That of fine-tuning with the preset `small`."""
+        """That of fine-tuning with the preset `small`, at a height that stays when the preset changes."""
         settings = self.settings
-        model = settings.model
         # In full from the first pass: not all contenders count passes.
         augment = settings.augment.model_copy(update={"ramp": 0})
         return Recipe(
-            model.height,
-            model.width_scale,
-            model.max_width,
+            HEIGHT,
+            1.0,
+            1536,
             0,
             augment=augment,
             alphabet=self.corpus.alphabet,
