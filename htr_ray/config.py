@@ -102,7 +102,7 @@ class AugmentSettings(Settings):
     """Augmentation while training (paper: geometric, colour, blur, noise, morphological)."""
 
     ramp: Annotated[int, Field(ge=0)] = Field(
-        0,
+        default=0,
         description="Passes over the lines in which a recognizer's augmentation grows from none to its probabilities: "
         "lines that were never seen need no varying. 0: full from the start.",
     )
@@ -444,8 +444,8 @@ class TranscribeSettings(Settings):
 PRESETS: dict[str, dict[str, Any]] = {
     # Paper, section 4: 29-layer ResNet, 2-layer BiLSTM, up to 1000 epochs with early stopping.
     "paper": {},
-    # Learns real handwriting on two cores in an hour, AMX or not. Few wide blocks and small batches learn soonest there
-    # (tests/benchmarks/results/levers.md: 35 % validation CER where 29 narrow layers are at 45 %, batches of 16 at 52 %).
+    # Learns real handwriting on two cores in an hour, AMX or not. Few, wide blocks and small batches learn soonest
+    # (levers.md: 35 % validation CER where 29 narrow layers are at 45 %, and with batches of 16 at 52 %).
     "small": {
         "model": {
             "height": 40,
