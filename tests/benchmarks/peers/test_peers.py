@@ -29,7 +29,8 @@ def test_same_lines_as_ours(sample_corpus: str, tmp_path: Path) -> None:
     settings = load(RunSettings, overrides=["label_fraction=0.1", "seed=3", "stream.cache_mb=0"], environment={})
     ours = open_data(finetune_job(settings, corpus.uri, str(tmp_path / "run"), None)).train
     assert len(written["train"]) == ours.lines == round(0.1 * corpus.info.counts["train"].labelled)
-    assert {line.id for line in written["train"]} == set(ours.read(np.arange(ours.lines))["id"].to_pylist())
+    reached, numbers = ours.reach(np.arange(ours.lines))
+    assert {line.id for line in written["train"]} == set(reached.columns(numbers)["id"])
     assert read_lines(tmp_path / "data") == written
     assert len({line.name for lines in written.values() for line in lines}) == sum(map(len, written.values()))
 
