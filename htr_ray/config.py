@@ -73,8 +73,9 @@ class ModelSettings(Settings):
     channels: Annotated[int, Field(ge=16, multiple_of=16)] = Field(
         512, description="Channels of the last ResNet stages; earlier ones are 1/16 to 1/2 of it."
     )
-    blocks: tuple[Count, Count, Count, Count] = Field(
-        (1, 2, 5, 3), description="Residual blocks of the ResNet's four stages; fewer, wider ones learn sooner."
+    blocks: Annotated[list[Count], Field(min_length=4, max_length=4)] = Field(
+        default_factory=lambda: [1, 2, 5, 3],
+        description="Residual blocks of the ResNet's four stages; fewer, wider ones learn sooner.",
     )
     lstm_hidden: Count = Field(256, description="Units of each BiLSTM direction.")
     lstm_layers: Annotated[int, Field(ge=0)] = Field(2, description="BiLSTM layers; 0 leaves them out.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate, islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -83,14 +84,28 @@ class Lines:
         return {"id": ids, "image": images, "text": texts}
 
 
-def gather(read: Callable[[Part], Piece], parts: Iterable[Part], limit: float = float("inf")) -> list[Piece] | None:
-    """Read parts side by side; the pieces in the order of the parts, or None if they take more than ``limit`` bytes."""
-    pieces, size = [], 0
+def gather(
+    read: Callable[[Part], Piece],
+    parts: Iterable[Part],
+    limit: float = float("inf"),
+    keep: Callable[[Piece], Any] = lambda piece: piece,
+) -> list[Any] | None:
+    """Read parts side by side; what ``keep`` makes of each, in order, or None if they have more than ``limit`` bytes.
+
+    Each piece is handed to ``keep`` as soon as it is there: what keeps them elsewhere needs no room for all here.
+    """
+    kept: list[Any] = []
+    size = 0
     with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="htr-ray-lines") as pool:
-        for piece in pool.map(read, parts):
-            pieces.append(piece)
+        waiting: deque[Future[Piece]] = deque()
+        remaining = iter(parts)
+        while True:
+            waiting.extend(pool.submit(read, part) for part in islice(remaining, READ_THREADS - len(waiting)))
+            if not waiting:
+                return kept
+            piece = waiting.popleft().result()
             size += piece.nbytes
             if size > limit:
                 pool.shutdown(cancel_futures=True)
                 return None
-    return pieces
+            kept.append(keep(piece))

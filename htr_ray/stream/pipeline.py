@@ -52,9 +52,9 @@ AHEAD_BYTES = 64 * 2**20
 class Source:
     """The lines of one split that a stage uses, as planned; shared by all tasks of a stream.
 
-    ``cached`` is set where the lines (:class:`Lines`) are kept in the object store: a one-element
-    list, so that Ray hands on the reference and not the lines. ``scaling`` is set where those
-    are scaled already: to what (:attr:`Recipe.scaling`).
+    ``cached`` is set where the lines are kept in the object store: references to their pieces
+    (:class:`Piece`), in order; Ray hands on references in a container, not what they refer to.
+    ``scaling`` is set where those are scaled already: to what (:attr:`Recipe.scaling`).
     """
 
     corpus: Corpus
@@ -64,7 +64,7 @@ class Source:
     row_group: np.ndarray
     row: np.ndarray
     height: int
-    cached: list[Any] | None = None
+    cached: tuple[Any, ...] | None = None
     scaling: tuple[int, float, int] | None = None
 
     @property
@@ -74,7 +74,7 @@ class Source:
     def reach(self, lines: np.ndarray) -> tuple[Lines, np.ndarray]:
         """What holds the given line numbers, and the number of each in there."""
         if self.cached is not None:
-            return _fetch(self.cached[0]), lines
+            return _kept(self.cached, self.height), lines
         order = np.argsort(lines, kind="stable")
         wanted = lines[order]
         pieces = gather(self.read, np.split(wanted, np.flatnonzero(np.diff(self.plan.unit[wanted])) + 1))
@@ -92,6 +92,12 @@ class Source:
 def _fetch(reference: Any) -> Any:
     """An object of the store; kept per process, so that a task does not map it anew."""
     return ray.get(reference)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(references: tuple[Any, ...], height: int) -> Lines:
+    """Lines of the store, likewise."""
+    return Lines(ray.get(list(references)), height)
 
 
 @functools.lru_cache(maxsize=4)
@@ -175,13 +181,16 @@ def _cache(source: Source, recipe: Recipe, split: Split, share: float, limit: in
     pieces = scaling = None
     # Of the other splits, the trainer keeps the finished batches: their lines pass here once.
     if split == "train" and recipe.height * int(source.plan.widths.sum(dtype=np.int64)) <= limit:
-        pieces, scaling = gather(lambda lines: source.read(lines).scale(recipe.scaled), units, limit), recipe.scaling
+        pieces, scaling = (
+            gather(lambda part: source.read(part).scale(recipe.scaled), units, limit, ray.put),
+            recipe.scaling,
+        )
     if pieces is None and share * _file_bytes(source.corpus, split) <= limit:
-        pieces, scaling = gather(source.read, units, limit), None
+        pieces, scaling = gather(source.read, units, limit, ray.put), None
     if pieces is None:
         return source
     plan = replace(source.plan, unit=np.arange(source.lines, dtype=np.int32))
-    return replace(source, plan=plan, cached=[ray.put(Lines(pieces, recipe.height))], scaling=scaling)
+    return replace(source, plan=plan, cached=tuple(pieces), scaling=scaling)
 
 
 def _file_bytes(corpus: Corpus, split: Split) -> int:
