@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray._private.state import state
 from ray.core.generated import gcs_pb2
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
@@ -42,6 +42,11 @@ logger = logging.getLogger(__name__)
 SETTLE_SECONDS = 1.0
 # Within this time Ray finds another node for what was lost with one, if there is any.
 MOVE_SECONDS = 10.0
+# Ray asks nodes every three seconds whether they live, and takes five silences of up to ten for the end of one.
+FATE_SECONDS = 70.0
+
+# In Ray's accounts of how an actor ended.
+NODE_DIED = "its node has died"
 
 _Table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
 
@@ -246,9 +251,22 @@ def end_groups() -> None:
 
 
 def lost_its_node(error: BaseException) -> bool:
-    """Whether a process ended because its node did."""
+    """Whether a process ended because its node did. Waits, at most ``FATE_SECONDS``, where Ray does not know yet."""
     error = getattr(error, "health_check_failure", error)  # Ray Train's wrapper
-    return isinstance(error, RayActorError) and (error.preempted or "its node has died" in str(error))
+    if isinstance(error, ActorUnavailableError):
+        return NODE_DIED in _cause_of_death(error.actor_id)
+    return isinstance(error, RayActorError) and (error.preempted or NODE_DIED in str(error))
+
+
+def _cause_of_death(actor: str | None) -> str:
+    """Why an actor died that does not answer: calls fail at once, what became of its node is known later."""
+    deadline = time.monotonic() + FATE_SECONDS
+    while actor and time.monotonic() < deadline:
+        known = state.actor_table(actor)
+        if not known or known["State"] == "DEAD":
+            return str(known.get("DeathCause", ""))
+        time.sleep(0.5)
+    return ""  # it lives, or nobody knows: as any other failure
 
 
 def remove_orphans() -> int:

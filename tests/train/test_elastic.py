@@ -14,10 +14,12 @@ import pytest
 import ray
 import ray.cloudpickle
 from ray.cluster_utils import Cluster
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 from train_helpers import PLAIN, finetuning, into, losses
 
 from htr_ray.train import launch
+from htr_ray.train.group import lost_its_node
 from htr_ray.train.launch import run_group, run_here
 from htr_ray.train.nodes import free_nodes
 
@@ -97,3 +99,27 @@ def reached(file: Path, training: Future[Any]) -> None:
     while not file.exists():
         assert not training.done(), training.result()
         time.sleep(0.05)
+
+
+@ray.remote(num_cpus=0)
+class Sleeper:
+    def ready(self) -> None:
+        return None
+
+
+def test_who_does_not_answer_may_have_lost_its_node(cluster: Cluster) -> None:
+    """Calls fail at once, ``unavailable``; that the node went is known some seconds later."""
+    node = cluster.add_node(num_cpus=1, resources={"elsewhere": 1})
+    there, here = Sleeper.options(resources={"elsewhere": 0.1}).remote(), Sleeper.remote()
+    ray.get([there.ready.remote(), here.ready.remote()], timeout=60)
+    unavailable = [ActorUnavailableError("no answer", actor._actor_id.binary()) for actor in (there, here)]
+    cluster.remove_node(node, allow_graceful=False)
+    assert lost_its_node(unavailable[0])
+    with pytest.raises(RayActorError) as died:
+        ray.get(there.ready.remote(), timeout=60)
+    assert lost_its_node(died.value)
+    ray.kill(here)
+    assert not lost_its_node(unavailable[1])
+    with pytest.raises(RayActorError) as died:
+        ray.get(here.ready.remote(), timeout=60)
+    assert not lost_its_node(died.value)
