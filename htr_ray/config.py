@@ -454,12 +454,24 @@ PRESETS: dict[str, dict[str, Any]] = {
             "channels": 96,
             "blocks": [1, 1, 1, 1],
             "lstm_hidden": 128,
+            "dropout": 0.3,
             "max_width": 1536,
             "transformer": {"dim": 128, "layers": 2, "heads": 4, "feedforward": 512},
         },
-        "augment": {"ramp": 24},
+        # Light for what is seen a few times, strong for few labels, which would be learned by heart.
+        "augment": {
+            "ramp": 24,
+            "geometric": {"probability": 0.9, "strength": 1.5},
+            "morphological": {"probability": 0.5},
+        },
         "pretrain": {"batch_size": 32, "max_epochs": 30, "patience": 10},
-        "finetune": {"batch_size": 8, "max_epochs": 50, "patience": 15, "learning_rate": 2e-3},
+        "finetune": {
+            "batch_size": 8,
+            "max_epochs": 50,
+            "min_steps_per_epoch": 200,  # few labels: more of the time for learning, less for validations
+            "patience": 15,
+            "learning_rate": 2e-3,
+        },
     },
     # For the embedded sample corpus: minutes on two cores. Small batches learn most per line there.
     "tiny": {
