@@ -17,6 +17,9 @@ from typing import Protocol
 
 from export import ExportedLine, read_lines, text_of
 
+from htr_ray.config import RunSettings, load
+from htr_ray.stream.plan import laps_for
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -260,7 +263,10 @@ class Ours:
     def validations(self, race: Race) -> list[tuple[float, float]]:
         history = self._result(race).get("history", [])
         assert isinstance(history, list)
-        return [(float(point["epoch"]), float(point["val_cer"])) for point in history]
+        settings = load(RunSettings, overrides=race.extra).finetune
+        # Few lines are passed over several times within what htr-ray calls an epoch.
+        passes = laps_for(len(read_lines(race.data)["train"]), settings.batch_size, settings.min_steps_per_epoch)
+        return [((point["epoch"] + 1) * passes, float(point["val_cer"])) for point in history]
 
     def finish(self, race: Race) -> list[list[str]]:
         return []
