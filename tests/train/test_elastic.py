@@ -110,7 +110,8 @@ class Sleeper:
 def test_who_does_not_answer_may_have_lost_its_node(cluster: Cluster) -> None:
     """Calls fail at once, ``unavailable``; that the node went is known some seconds later."""
     node = cluster.add_node(num_cpus=1, resources={"elsewhere": 1})
-    there, here = Sleeper.options(resources={"elsewhere": 0.1}).remote(), Sleeper.remote()
+    there = Sleeper.options(resources={"elsewhere": 0.1}).remote()
+    here = Sleeper.options(label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()}).remote()
     ray.get([there.ready.remote(), here.ready.remote()], timeout=60)
     unavailable = [ActorUnavailableError("no answer", actor._actor_id.binary()) for actor in (there, here)]
     cluster.remove_node(node, allow_graceful=False)
