@@ -183,7 +183,7 @@ class NodesComeAndGo(DefaultFailurePolicy):
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         if isinstance(training_failed_error, PlaceLost) or (
             isinstance(training_failed_error, WorkerGroupError)
-            and any(lost_its_node(error) for error in training_failed_error.worker_failures.values())
+            and lost_its_node(*training_failed_error.worker_failures.values())
         ):
             logger.info("a node was lost; the workers start again at the last checkpoint")
             return FailureDecision.RETRY
@@ -250,21 +250,30 @@ def end_groups() -> None:
         ray.kill(controller)
 
 
-def lost_its_node(error: BaseException) -> bool:
-    """Whether a process ended because its node did. Waits, at most ``FATE_SECONDS``, where Ray does not know yet."""
+def lost_its_node(*errors: BaseException) -> bool:
+    """Whether a process ended because its node did, of those that ended with ``errors``.
+
+    Waits where Ray does not know yet: at most ``FATE_SECONDS``, for all of them together.
+    """
+    deadline = time.monotonic() + FATE_SECONDS
+    return any(_lost_its_node(error, deadline) for error in errors)
+
+
+def _lost_its_node(error: BaseException, deadline: float) -> bool:
     error = getattr(error, "health_check_failure", error)  # Ray Train's wrapper
     if isinstance(error, ActorUnavailableError):
-        return NODE_DIED in _cause_of_death(error.actor_id)
+        return NODE_DIED in _cause_of_death(error.actor_id, deadline)
     return isinstance(error, RayActorError) and (error.preempted or NODE_DIED in str(error))
 
 
-def _cause_of_death(actor: str | None) -> str:
+def _cause_of_death(actor: str | None, deadline: float) -> str:
     """Why an actor died that does not answer: calls fail at once, what became of its node is known later."""
-    deadline = time.monotonic() + FATE_SECONDS
-    while actor and time.monotonic() < deadline:
+    while actor:
         known = state.actor_table(actor)
         if not known or known["State"] == "DEAD":
             return str(known.get("DeathCause", ""))
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.5)
     return ""  # it lives, or nobody knows: as any other failure
 

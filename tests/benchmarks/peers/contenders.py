@@ -263,6 +263,8 @@ class Ours:
     def validations(self, race: Race) -> list[tuple[float, float]]:
         history = self._result(race).get("history", [])
         assert isinstance(history, list)
+        if not history:  # asked for again and again while it trains, on the same core
+            return []
         settings = load(RunSettings, overrides=race.extra).finetune
         # Few lines are passed over several times within what htr-ray calls an epoch.
         passes = laps_for(len(read_lines(race.data)["train"]), settings.batch_size, settings.min_steps_per_epoch)
