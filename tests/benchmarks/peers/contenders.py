@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from export import ExportedLine, read_lines, text_of
 
-from htr_ray.config import RunSettings, load
+from htr_ray.config import PRETEXTS, RunSettings, load
 from htr_ray.stream.plan import laps_for
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -238,10 +239,13 @@ def pylaia_readings(log: str, names: set[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ours:
-    """``jobs/finetune.py`` and ``jobs/transcribe.py`` of this repository."""
+    """``jobs/finetune.py`` and ``jobs/transcribe.py`` of this repository, ``jobs/pretrain.py`` before them if asked."""
 
     name: str
     reading_precision: str = "auto"
+    pretext: str | None = None
+    """Pre-training on all training images by this task, in a share of the minutes."""
+    share: float = 1 / 3
     bounded: bool = True
     environment: dict[str, str] = field(
         default_factory=lambda: {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local", "PYTHONPATH": str(REPOSITORY)}
@@ -250,11 +254,20 @@ class Ours:
     def prepare(self, race: Race) -> list[list[str]]:
         return []
 
-    def train(self, race: Race) -> list[str]:
-        command = [sys.executable, str(REPOSITORY / "jobs" / "finetune.py"), "--corpus", race.corpus]
-        command += ["--output", str(race.work / "model"), f"label_fraction={race.label_fraction:g}"]
-        command += [f"seed={race.seed}", f"finetune.max_minutes={race.minutes:g}", "finetune.patience=100000"]
+    def _job(self, race: Race, stage: str, minutes: float, output: str, *words: str) -> list[str]:
+        command = [sys.executable, str(REPOSITORY / "jobs" / f"{stage}.py"), "--corpus", race.corpus, *words]
+        command += ["--output", str(race.work / output), f"seed={race.seed}"]
+        command += [f"{stage}.max_minutes={minutes:g}", f"{stage}.patience=100000"]
         return [*command, *race.extra]
+
+    def train(self, race: Race) -> list[str]:
+        labels = f"label_fraction={race.label_fraction:g}"
+        if self.pretext is None:
+            return self._job(race, "finetune", race.minutes, "model", labels)
+        first, encoder = self.share * race.minutes, str(race.work / "encoder" / "model")
+        both = [self._job(race, "pretrain", first, "encoder", "--pretext", self.pretext)]
+        both += [self._job(race, "finetune", race.minutes - first, "model", "--encoder", encoder, labels)]
+        return ["/bin/sh", "-c", " && ".join(map(shlex.join, both))]
 
     def _result(self, race: Race) -> dict[str, object]:
         path = race.work / "model" / "result.json"
@@ -321,14 +334,13 @@ SMALL_LAIA = tuple(pylaia_network([12, 24, 48, 48], [[2, 2], [2, 2], [2, 1], [0,
 SMALL_LAIA_OPTIONS = ("--train.augment_training", "true")
 SMALL_LAIA_OPTIONS += ("--optimizer.name", "Adam", "--optimizer.learning_rate", "0.001")
 SMALL_VGSL = "[1,48,0,1 Cr3,3,32 Do0.1,2 Mp2,2 Cr3,3,64 Do0.1,2 Mp2,2 S1(1x0)1,3 Lbx100 Do]"
-CONTENDERS: dict[str, Contender] = {
-    contender.name: contender
-    for contender in (
-        Kraken("kraken-default"),
-        Kraken("kraken-small", SMALL_VGSL),
-        PyLaia("pylaia-default", 128),
-        PyLaia("pylaia-small", 64, 4, SMALL_LAIA, SMALL_LAIA_OPTIONS),
-        Ours("htr-ray"),
-        Ours("htr-ray-float32", "float32"),
-    )
-}
+_ALL: tuple[Contender, ...] = (
+    Kraken("kraken-default"),
+    Kraken("kraken-small", SMALL_VGSL),
+    PyLaia("pylaia-default", 128),
+    PyLaia("pylaia-small", 64, 4, SMALL_LAIA, SMALL_LAIA_OPTIONS),
+    Ours("htr-ray"),
+    Ours("htr-ray-float32", "float32"),
+    *(Ours(f"htr-ray-{pretext}", pretext=pretext) for pretext in PRETEXTS),
+)
+CONTENDERS = {contender.name: contender for contender in _ALL}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from contenders import kraken_best, kraken_validations, pylaia_readings, pylaia_validations
+from contenders import CONTENDERS, Race, kraken_best, kraken_validations, pylaia_readings, pylaia_validations
 from cpu_clock import ROOT, cpu_clock
 from export import export, read_lines, symbols, text_of, tokens
 from hypothesis import given
@@ -84,6 +85,18 @@ def test_pylaia_output() -> None:
     assert pylaia_validations(said) == [(100, 90.0), (200, 25.0)]
     log = "[2026 INFO laia] Loaded\ntest-000000 a <space> b\ntest-000001 \nGPU available: False\n"
     assert pylaia_readings(log, {"test-000000", "test-000001"}) == {"test-000000": "a b", "test-000001": ""}
+
+
+def test_own_pretraining_is_paid_from_the_same_minutes(tmp_path: Path) -> None:
+    """A third of the minutes without labels, the rest with a tenth of them, from the encoder that the first left."""
+    race = Race("corpora/x", tmp_path, tmp_path, tmp_path, 0.1, seed=3, minutes=15, every=1, extra=("preset=small",))
+    shell, option, line = CONTENDERS["htr-ray-sorting"].train(race)
+    assert (shell, option) == ("/bin/sh", "-c")
+    first, second = (shlex.split(command) for command in line.split(" && "))
+    assert {"--pretext", "sorting", "pretrain.max_minutes=5", "seed=3", "preset=small"} <= set(first)
+    assert {"label_fraction=0.1", "finetune.max_minutes=10", "seed=3", "preset=small"} <= set(second)
+    assert not any(word.startswith("label_fraction") for word in first)
+    assert second[second.index("--encoder") + 1] == first[first.index("--output") + 1] + "/model"
 
 
 @pytest.mark.skipif(not os.access(ROOT, os.W_OK), reason="no cgroup v1 to write to")
