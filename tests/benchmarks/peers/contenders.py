@@ -257,7 +257,8 @@ class Ours:
     def _job(self, race: Race, stage: str, minutes: float, output: str, *words: str) -> list[str]:
         command = [sys.executable, str(REPOSITORY / "jobs" / f"{stage}.py"), "--corpus", race.corpus, *words]
         command += ["--output", str(race.work / output), f"seed={race.seed}"]
-        command += [f"{stage}.max_minutes={minutes:g}", f"{stage}.patience=100000"]
+        # The minutes end it and nothing else: a preset's own number of epochs would give time back.
+        command += [f"{stage}.max_minutes={minutes:g}", f"{stage}.max_epochs=10000", f"{stage}.patience=10000"]
         return [*command, *race.extra]
 
     def train(self, race: Race) -> list[str]:

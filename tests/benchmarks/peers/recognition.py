@@ -26,6 +26,7 @@ import torch
 from contenders import CONTENDERS, Contender, Race
 from cpu_clock import CpuClock, cpu_clock
 from export import LINES, export, read_lines
+from filelock import FileLock
 
 from htr_ray.corpus.read import Corpus
 from htr_ray.train.metrics import count_errors
@@ -117,8 +118,10 @@ def main() -> None:
     contender = CONTENDERS[asked.contender]
     corpus = Corpus.open(asked.corpus)
     data = asked.work.resolve() / "data" / f"{corpus.info.name}-{asked.label_fraction:g}-{asked.seed}"
-    if not (data / LINES).exists():
-        export(corpus, data, asked.label_fraction, asked.seed)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{data}.lock"):  # two contenders that start together want the same lines
+        if not (data / LINES).exists():
+            export(corpus, data, asked.label_fraction, asked.seed)
     name = asked.name or asked.contender
     work = asked.work.resolve() / f"{name}-{corpus.info.name}-{asked.label_fraction:g}-{asked.seed}-{asked.minutes:g}"
     work.mkdir(parents=True)
