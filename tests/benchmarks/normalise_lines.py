@@ -1,7 +1,7 @@
 """Line images with the slant of the hand or the shading of the paper taken out: what would that be worth?
 
     python tests/benchmarks/normalise_lines.py dhsd.parquet deslanted.parquet --how deslant [--look pairs.png]
-    python jobs/prepare_data.py --format parquet --input deslanted.parquet --output corpora --name dhsd-deslant
+    python jobs/prepare_data.py --format parquet --input deslanted.parquet --output deslanted --name dhsd
 
 For tests/benchmarks/levers.py (results/levers.md). Reads and writes the layout of a Parquet file of lines, whose column
 ``image`` holds ``bytes`` and ``path``; all else stays as it is. Images come out as 8-bit grey PNG, dark on light.
