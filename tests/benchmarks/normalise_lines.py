@@ -15,11 +15,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Grey = npt.NDArray[np.uint8]
+from htr_ray.corpus.images import decode_grey, encode_png
+from htr_ray.stream.augment import Grey
 
 SHEARS = np.tan(np.radians(np.arange(-45, 46, 3)))
 """Slants that are tried, as pixels sideways per pixel of height."""
@@ -90,18 +90,19 @@ def main() -> None:
     images = table.column("image").to_pylist()
     before, after = [], []
     for image in images:
-        line = cv2.imdecode(np.frombuffer(image["bytes"], np.uint8), cv2.IMREAD_GRAYSCALE)
-        if line is None:  # set aside and counted by jobs/prepare_data.py
+        try:
+            line = decode_grey(image["bytes"])
+        except ValueError:  # set aside and counted by jobs/prepare_data.py
             continue
-        changed = HOW[asked.how](line.astype(np.uint8))
-        image["bytes"] = cv2.imencode(".png", changed)[1].tobytes()
+        changed = HOW[asked.how](line)
+        image["bytes"] = encode_png(changed)
         if len(before) < 16:
-            before.append(line.astype(np.uint8))
+            before.append(line)
             after.append(changed)
     column = pa.array(images, type=table.schema.field("image").type)
     pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", column), asked.output)
     if asked.look:
-        cv2.imwrite(str(asked.look), pairs(before, after))
+        asked.look.write_bytes(encode_png(pairs(before, after)))
 
 
 if __name__ == "__main__":

@@ -244,8 +244,7 @@ class Ours:
     name: str
     reading_precision: str = "auto"
     pretext: str | None = None
-    """Pre-training on all training images by this task, in a share of the minutes."""
-    share: float = 1 / 3
+    """Pre-training on all training images by this task, in a third of the minutes."""
     bounded: bool = True
     environment: dict[str, str] = field(
         default_factory=lambda: {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local", "PYTHONPATH": str(REPOSITORY)}
@@ -265,7 +264,7 @@ class Ours:
         labels = f"label_fraction={race.label_fraction:g}"
         if self.pretext is None:
             return self._job(race, "finetune", race.minutes, "model", labels)
-        first, encoder = self.share * race.minutes, str(race.work / "encoder" / "model")
+        first, encoder = race.minutes / 3, str(race.work / "encoder" / "model")
         both = [self._job(race, "pretrain", first, "encoder", "--pretext", self.pretext)]
         both += [self._job(race, "finetune", race.minutes - first, "model", "--encoder", encoder, labels)]
         return ["/bin/sh", "-c", " && ".join(map(shlex.join, both))]
