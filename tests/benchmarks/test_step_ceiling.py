@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from convolutions import every
 from step_ceiling import SWITCHES, Shape, Step, Switch, ceiling, main, measure, table
 from torch import nn
 
 from htr_ray.config import RunSettings, load
+from htr_ray.model.cost import cost
 
 CPU = torch.device("cpu")
 SHAPE = Shape(32, 64, 3)
@@ -86,3 +88,14 @@ def test_shapes_are_told_apart_from_other_words() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="HEIGHTxWIDTHxBATCH"):
         Shape.of("64x1024")
     assert "as trained" in SWITCHES
+
+
+def test_every_convolution_is_timed(settings: RunSettings) -> None:
+    step = Step(settings, Switch(), SHAPE, CPU)
+    rows = every(step, CPU, rounds=1)
+    convolutions = [name for name, m in step.model.encoder.resnet.named_modules() if isinstance(m, nn.Conv2d)]
+    assert sorted(row.name for row in rows) == sorted(convolutions)
+    assert [row.by_input is None for row in rows] == [True] + [False] * (len(rows) - 1)
+    forward = cost(settings.model, "convolution", SHAPE.height, SHAPE.width).gflops * SHAPE.batch
+    assert sum(row.gflop for row in rows) == pytest.approx(forward, rel=1e-6)
+    assert all(row.forward > 0 and row.by_weights > 0 for row in rows)
