@@ -70,9 +70,10 @@ def export(corpus: Corpus, folder: Path, fraction: float, seed: int) -> dict[str
     """Write both layouts into ``folder``; returns the lines of each split in the order of its lists."""
     written: dict[str, list[ExportedLine]] = {}
     kraken, pylaia = folder / "kraken", folder / "pylaia"
-    kraken.mkdir(parents=True)
+    # Half of it may be there, of a run that was ended meanwhile: LINES is written last.
+    kraken.mkdir(parents=True, exist_ok=True)
     for height in PYLAIA_HEIGHTS:
-        (pylaia / str(height)).mkdir(parents=True)
+        (pylaia / str(height)).mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         lines = lines_of(corpus, split, fraction, seed)
         written[split] = [

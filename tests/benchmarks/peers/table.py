@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 BEGIN, END = "<!-- tables: table.py writes from here -->", "<!-- to here -->"
@@ -53,6 +54,39 @@ def recognition(records: Iterable[Record]) -> str:
     )
 
 
+def over_seeds(records: Iterable[Record]) -> str:
+    """Mean, least and greatest error over the seeds of a race that was run with several; best first in it."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        race = record["corpus"], -record["label_fraction"], record["minutes"], record["contender"]
+        groups.setdefault(race, []).append(record)
+    several = [(race, runs) for race, runs in groups.items() if len({run["seed"] for run in runs}) > 1]
+    if not several:
+        return ""
+
+    def figures(runs: list[Record], name: str) -> str:
+        values = [run[name] for run in runs]
+        return f"{fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+    heads = ("corpus", "labels", "minutes", "contender", "seeds", "test CER %", "validation CER %", "epochs")
+    return markdown(
+        heads,
+        (
+            (
+                runs[0]["corpus"],
+                f"{100 * runs[0]['label_fraction']:g} %",
+                f"{runs[0]['minutes']:g}",
+                runs[0]["contender"],
+                ", ".join(str(run["seed"]) for run in sorted(runs, key=lambda run: run["seed"])),
+                figures(runs, "test_cer"),
+                figures(runs, "val_cer"),
+                f"{fmean(run['curve'][-1]['epochs'] for run in runs):.1f}",
+            )
+            for _, runs in sorted(several, key=lambda one: (*one[0][:3], fmean(run["test_cer"] for run in one[1])))
+        ),
+    )
+
+
 def reading(records: Iterable[Record]) -> str:
     """Greedy reading of the test lines, fastest first within a corpus."""
     heads = ("corpus", "contender", "test CER %", "ms/line", "lines/s", "start, s", "lines/s with start")
@@ -81,6 +115,8 @@ def tables(folder: Path) -> str:
     if not trained and not read:
         raise SystemExit(f"{folder}: no results of recognition.py or reading_speed.py")
     parts = [f"## Training\n\n{recognition(trained)}"] if trained else []
+    if seeds := over_seeds(trained):
+        parts.append(f"## Training, over the seeds\n\n{seeds}")
     parts += [f"## Reading\n\n{reading(read)}"] if read else []
     return "\n".join(parts)
 

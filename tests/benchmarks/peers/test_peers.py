@@ -14,7 +14,7 @@ from cpu_clock import ROOT, cpu_clock
 from export import export, read_lines, symbols, text_of, tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from table import BEGIN, END, put, recognition
+from table import BEGIN, END, over_seeds, put, recognition
 
 from htr_ray.config import RunSettings, load
 from htr_ray.corpus.images import decode_grey
@@ -130,3 +130,18 @@ def test_table_keeps_the_text_around() -> None:
     assert put(f"before\n{BEGIN}\nold\n{END}\nafter\n", made) == f"before\n{BEGIN}\n\n{made}\n{END}\nafter\n"
     with pytest.raises(SystemExit, match="marks"):
         put("no marks", made)
+
+
+def test_seeds_of_one_race_are_one_row() -> None:
+    common = {"label_fraction": 1.0, "minutes": 15.0, "val_cer": 9.0, "curve": [{"epochs": 2.0}]}
+
+    def run(corpus: str, contender: str, seed: int, cer: float) -> dict[str, object]:
+        return {**common, "corpus": corpus, "contender": contender, "seed": seed, "test_cer": cer}
+
+    runs = [run("c", "b", 1, 14.0), run("c", "b", 0, 10.0), run("c", "a", 0, 11.0), run("c", "a", 2, 12.0)]
+    rows = [line.split(" | ") for line in over_seeds([*runs, run("d", "a", 0, 5.0)]).splitlines()[2:]]
+    assert [(row[3], row[4], row[5]) for row in rows] == [
+        ("a", "0, 2", "11.5 (11.0 to 12.0)"),
+        ("b", "0, 1", "12.0 (10.0 to 14.0)"),
+    ]
+    assert over_seeds([run("c", "a", 0, 5.0), {**run("c", "a", 1, 5.0), "minutes": 60.0}]) == ""
