@@ -18,6 +18,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from htr_ray.model.resnet import FRAME_WIDTH
 from htr_ray.train.worker import autocast_dtype, local_device, set_threads
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,-äöüß"
+WARM = 3
+"""Steps before the clock starts, the first of which may compile."""
 BATCHES = 4
 """Batches that take turns, so that no step finds its images in a cache."""
 
@@ -50,6 +53,8 @@ class Switch:
     """A mode of torch.compile for the convolutions."""
 
 
+GPU_ONLY = ("bfloat16", "torch.compile, CUDA graphs")
+"""Of the switches, those that a CPU is not tried with unless asked."""
 SWITCHES = {
     "as trained": Switch(),
     "channels first": Switch(channels_last=False),
@@ -163,8 +168,8 @@ def ceiling(dtype: torch.dtype, device: torch.device, size: int) -> dict[str, fl
     }
     found = {}
     for name, run in runs.items():
-        seconds(run, 3, device)
-        found[name] = 2 * size**3 / statistics.median(seconds(run, 5, device) for _ in range(5)) / 1e9
+        seconds(run, 2, device)
+        found[name] = 2 * size**3 / statistics.median(seconds(run, 3, device) for _ in range(5)) / 1e9
     return found
 
 
@@ -179,7 +184,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             continue
         lines.append(
             f"| {row['shape']} | {row['switch']} | {row['steps_per_second']:.2f} | {row['lines_per_second']:.0f} "
-            f"| {row['gflops']:,.0f} | {100 * row['share']:.0f} | {row['over_as_trained']:.2f} | {row['memory_mb']} |"
+            f"| {row['gflops']:,.0f} | {100 * row['share']:.0f} | {row['over_as_trained']:.2f} "
+            f"| {row['memory_mb'] or ''} |"
         )
     return "\n".join(lines)
 
@@ -199,9 +205,10 @@ def measure(
                 torch.cuda.reset_peak_memory_stats(device)
                 held = torch.cuda.memory_allocated(device)
             step = Step(settings, switch, shape, device)
-            seconds(step, 2 * BATCHES, device)
-            one = seconds(step, BATCHES, device)
+            seconds(step, WARM, device)
+            one = seconds(step, 1, device)
             memory[name] = (torch.cuda.max_memory_allocated(device) - held) // 2**20 if device.type == "cuda" else None
+            print(f"{shape}, {name}: {one:.3f} s a step, before the rounds", file=sys.stderr)
         except Exception as error:  # a compiler that is missing, a card that is too small: the others go on
             failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
             continue
@@ -237,21 +244,28 @@ def measure(
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--shapes", type=Shape.of, nargs="+", default=[Shape.of("64x256x64"), Shape.of("64x1024x16")])
-    asked.add_argument("--switches", nargs="+", choices=list(SWITCHES), default=list(SWITCHES), metavar="SWITCH")
+    asked.add_argument(
+        "--switches",
+        nargs="+",
+        choices=list(SWITCHES),
+        metavar="SWITCH",
+        help=f"of {', '.join(SWITCHES)}; on a CPU without those of {', '.join(GPU_ONLY)}",
+    )
     asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--seconds", type=float, default=3.0, help="how long a round of one switch takes, about")
-    asked.add_argument("--matrix", type=int, help="rows of the ceiling's matrices (8192 on a GPU, 2048 on a CPU)")
+    asked.add_argument("--matrix", type=int, help="rows of the ceiling's matrices (8192 on a GPU, 1024 on a CPU)")
     asked.add_argument("--json", type=Path)
     asked.add_argument("settings", nargs="*", default=[], metavar="key=value")
     given = asked.parse_intermixed_args()
     settings: RunSettings = load(RunSettings, overrides=given.settings, environment={})
     device = local_device()
     set_threads(1, 1)
-    size = given.matrix or (8192 if device.type == "cuda" else 2048)
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    ceilings = {name: ceiling(dtype, device, size) for name, dtype in types.items()}
+    chosen = given.switches or [name for name in SWITCHES if device.type == "cuda" or name not in GPU_ONLY]
     # "as trained" leads: the others are told as ratios to it.
-    switches = {name: SWITCHES[name] for name in SWITCHES if name in given.switches}
+    switches = {name: SWITCHES[name] for name in SWITCHES if name in chosen}
+    size = given.matrix or (8192 if device.type == "cuda" else 1024)
+    types = {autocast_dtype(switch.dtype, device) or torch.float32 for switch in switches.values()}  # type: ignore[arg-type]
+    ceilings = {str(dtype).removeprefix("torch."): ceiling(dtype, device, size) for dtype in types}
     rows: list[dict[str, Any]] = []
     for shape in given.shapes:
         rows += measure(settings, shape, switches, device, given.rounds, given.seconds)
