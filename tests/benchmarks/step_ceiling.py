@@ -182,9 +182,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if "failed" in row:
             lines.append(f"| {row['shape']} | {row['switch']} | failed: {row['failed']} | | | | | |")
             continue
+        ratio = f"{row['over_as_trained']:.2f}" if "over_as_trained" in row else ""
         lines.append(
             f"| {row['shape']} | {row['switch']} | {row['steps_per_second']:.2f} | {row['lines_per_second']:.0f} "
-            f"| {row['gflops']:,.0f} | {100 * row['share']:.0f} | {row['over_as_trained']:.2f} "
+            f"| {row['gflops']:,.0f} | {100 * row['share']:.0f} | {ratio} "
             f"| {row['memory_mb'] or ''} |"
         )
     return "\n".join(lines)
@@ -210,7 +211,8 @@ def measure(
             memory[name] = (torch.cuda.max_memory_allocated(device) - held) // 2**20 if device.type == "cuda" else None
             print(f"{shape}, {name}: {one:.3f} s a step, before the rounds", file=sys.stderr)
         except Exception as error:  # a compiler that is missing, a card that is too small: the others go on
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+            said = str(error).strip().partition("\n")[0]
+            failed[name] = f"{type(error).__name__}: {said[:120]}"
             continue
         steps[name], times[name] = step, max(1, round(long / one))
     found: dict[str, list[float]] = {name: [] for name in steps}

@@ -59,6 +59,12 @@ def test_a_switch_that_fails_says_why_and_the_others_go_on(settings: RunSettings
     assert "no such mode" in table([{**good, "share": 0.5}, bad])
 
 
+def test_without_the_step_as_trained_there_is_no_ratio(settings: RunSettings) -> None:
+    (row,) = measure(settings, SHAPE, {"float32": Switch(dtype="float32")}, CPU, rounds=1, long=0.05)
+    assert "over_as_trained" not in row
+    assert table([{**row, "share": 0.5}]).splitlines()[2].endswith("| 50 |  |  |")
+
+
 def test_ceiling_of_two_ways() -> None:
     assert min(ceiling(torch.float32, CPU, 64).values()) > 0
 
