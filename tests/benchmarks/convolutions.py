@@ -10,19 +10,14 @@ within a step.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from step_ceiling import Shape, Step, Switch, seconds
+from step_ceiling import Shape, Step, Switch, arguments, begin, seconds
 from torch import nn
-
-from htr_ray.config import RunSettings, load
-from htr_ray.train.worker import local_device, set_threads
 
 REPEATS = 10
 
@@ -99,15 +94,10 @@ def table(rows: list[Timed]) -> str:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = arguments(__doc__)
     asked.add_argument("--shape", type=Shape.of, default=Shape.of("32x272x8"), help="HEIGHTxWIDTHxBATCH")
-    asked.add_argument("--rounds", type=int, default=5)
-    asked.add_argument("--json", type=Path)
-    asked.add_argument("settings", nargs="*", default=[], metavar="key=value")
     given = asked.parse_intermixed_args()
-    settings: RunSettings = load(RunSettings, overrides=given.settings, environment={})
-    device = local_device()
-    set_threads(1, 1)
+    settings, device = begin(given)
     rows = every(Step(settings, Switch(), given.shape, device), device, given.rounds)
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")

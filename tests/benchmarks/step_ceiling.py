@@ -28,14 +28,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from htr_ray.config import RunSettings, load
+from htr_ray.config import Precision, RunSettings, load
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.model.cost import cost
 from htr_ray.model.recognizer import Recognizer
 from htr_ray.model.resnet import FRAME_WIDTH
 from htr_ray.train.worker import autocast_dtype, local_device, set_threads
 
-CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,-äöüß"
+ALPHABET = Alphabet("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,-äöüß")
 WARM = 3
 """Steps before the clock starts, the first of which may compile."""
 BATCHES = 4
@@ -48,9 +48,13 @@ class Switch:
 
     channels_last: bool = True
     fused: bool = True
-    dtype: str = "auto"
+    precision: Precision = "auto"
     compiled: str | None = None
     """A mode of torch.compile for the convolutions."""
+
+    def multiplies(self, device: torch.device) -> torch.dtype:
+        """The type that its convolutions and matrix products work in."""
+        return autocast_dtype(self.precision, device) or torch.float32
 
 
 GPU_ONLY = ("bfloat16", "torch.compile, CUDA graphs")
@@ -59,8 +63,8 @@ SWITCHES = {
     "as trained": Switch(),
     "channels first": Switch(channels_last=False),
     "optimizer not fused": Switch(fused=False),
-    "float32": Switch(dtype="float32"),
-    "bfloat16": Switch(dtype="bfloat16"),
+    "float32": Switch(precision="float32"),
+    "bfloat16": Switch(precision="bfloat16"),
     "torch.compile": Switch(compiled="default"),
     "torch.compile, CUDA graphs": Switch(compiled="reduce-overhead"),
 }
@@ -94,21 +98,20 @@ class Step:
 
     def __init__(self, settings: RunSettings, switch: Switch, shape: Shape, device: torch.device) -> None:
         self._device, stage = device, settings.finetune
-        self._dtype = autocast_dtype(switch.dtype, device)  # type: ignore[arg-type]
+        self._dtype = autocast_dtype(switch.precision, device)
         self._clip = stage.clip_norm
         torch.manual_seed(0)
-        alphabet = Alphabet(CHARACTERS)
-        self.model = Recognizer(settings.model, settings.decoder, alphabet).to(device)
+        self.model = Recognizer(settings.model, settings.decoder, ALPHABET).to(device)
         self.model.train()
         if not switch.channels_last:
-            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.contiguous_format)
             self.model.encoder.resnet.register_forward_pre_hook(_channels_first)
         if switch.compiled is not None:
             self.model.encoder.resnet.compile(mode=switch.compiled)
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-5, weight_decay=stage.weight_decay, fused=switch.fused
         )
-        self._batches = [_batch(shape, len(alphabet), device) for _ in range(BATCHES)]
+        self._batches = [_batch(shape, device) for _ in range(BATCHES)]
         self._number = 0
 
     def __call__(self) -> None:
@@ -130,14 +133,14 @@ def _channels_first(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return (images.clone(memory_format=torch.contiguous_format), *rest)
 
 
-def _batch(shape: Shape, classes: int, device: torch.device) -> dict[str, torch.Tensor]:
+def _batch(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
     """Random lines, most of them a little narrower than the batch, as they are where like widths share one."""
     widths = torch.randint(int(0.95 * shape.width), shape.width + 1, (shape.batch,))
     widths[0] = shape.width
     found = {
         "images": torch.randint(0, 256, (shape.batch, 1, shape.height, shape.width), dtype=torch.uint8),
         "widths": widths,
-        "targets": torch.randint(1, classes, (shape.batch, shape.characters)),
+        "targets": torch.randint(1, len(ALPHABET), (shape.batch, shape.characters)),
         "lengths": torch.full((shape.batch,), shape.characters),
     }
     return {name: tensor.to(device) for name, tensor in found.items()}
@@ -186,7 +189,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['shape']} | {row['switch']} | {row['steps_per_second']:.2f} | {row['lines_per_second']:.0f} "
             f"| {row['gflops']:,.0f} | {100 * row['share']:.0f} | {ratio} "
-            f"| {row['memory_mb'] or ''} |"
+            f"| {row.get('memory_mb', '')} |"
         )
     return "\n".join(lines)
 
@@ -195,9 +198,8 @@ def measure(
     settings: RunSettings, shape: Shape, switches: dict[str, Switch], device: torch.device, rounds: int, long: float
 ) -> list[dict[str, Any]]:
     """A row for each switch; ``long``: seconds that a round of one takes, about."""
+    rows: dict[str, dict[str, Any]] = {name: {"shape": str(shape), "switch": name} for name in switches}
     steps: dict[str, Step] = {}
-    failed: dict[str, str] = {}
-    memory: dict[str, int | None] = {}
     times: dict[str, int] = {}
     for name, switch in switches.items():
         try:
@@ -208,11 +210,12 @@ def measure(
             step = Step(settings, switch, shape, device)
             seconds(step, WARM, device)
             one = seconds(step, 1, device)
-            memory[name] = (torch.cuda.max_memory_allocated(device) - held) // 2**20 if device.type == "cuda" else None
+            if device.type == "cuda":
+                rows[name]["memory_mb"] = (torch.cuda.max_memory_allocated(device) - held) // 2**20
             print(f"{shape}, {name}: {one:.3f} s a step, before the rounds", file=sys.stderr)
         except Exception as error:  # a compiler that is missing, a card that is too small: the others go on
             said = str(error).strip().partition("\n")[0]
-            failed[name] = f"{type(error).__name__}: {said[:120]}"
+            rows[name]["failed"] = f"{type(error).__name__}: {said[:120]}"
             continue
         steps[name], times[name] = step, max(1, round(long / one))
     found: dict[str, list[float]] = {name: [] for name in steps}
@@ -220,31 +223,40 @@ def measure(
         # Back and forth, so that a machine that slows down is no one's disadvantage.
         for name in sorted(steps, reverse=bool(number % 2)):
             found[name].append(seconds(steps[name], times[name], device))
-    classes, length = len(CHARACTERS) + 1, shape.characters
+    classes, length = len(ALPHABET), shape.characters
     part = cost(settings.model, settings.decoder, shape.height, shape.width, classes=classes, length=length)
-    rows: list[dict[str, Any]] = []
-    for name in switches:
-        row: dict[str, Any] = {"shape": str(shape), "switch": name}
-        if name in failed:
-            rows.append({**row, "failed": failed[name]})
-            continue
-        one = statistics.median(found[name])
-        row |= {
+    for name, measured in found.items():
+        one = statistics.median(measured)
+        rows[name] |= {
             "steps_per_second": 1 / one,
             "lines_per_second": shape.batch / one,
             "gflops": 3 * part.gflops * shape.batch / one,
-            "spread": (max(found[name]) - min(found[name])) / one,
-            "memory_mb": memory[name],
+            "spread": (max(measured) - min(measured)) / one,
         }
         if "as trained" in found:
-            pairs = zip(found["as trained"], found[name], strict=True)
-            row["over_as_trained"] = statistics.median(a / b for a, b in pairs)
-        rows.append(row)
-    return rows
+            pairs = zip(found["as trained"], measured, strict=True)
+            rows[name]["over_as_trained"] = statistics.median(a / b for a, b in pairs)
+    return list(rows.values())
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What the benchmarks of a step are asked: rounds, a file, settings."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--json", type=Path)
+    made.add_argument("settings", nargs="*", default=[], metavar="key=value")
+    return made
+
+
+def begin(given: argparse.Namespace) -> tuple[RunSettings, torch.device]:
+    """The settings that were asked for, and the device: a GPU, or a CPU with one thread."""
+    settings: RunSettings = load(RunSettings, overrides=given.settings, environment={})
+    set_threads(1, 1)
+    return settings, local_device()
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = arguments(__doc__)
     asked.add_argument("--shapes", type=Shape.of, nargs="+", default=[Shape.of("64x256x64"), Shape.of("64x1024x16")])
     asked.add_argument(
         "--switches",
@@ -253,33 +265,27 @@ def main() -> None:
         metavar="SWITCH",
         help=f"of {', '.join(SWITCHES)}; on a CPU without those of {', '.join(GPU_ONLY)}",
     )
-    asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--seconds", type=float, default=3.0, help="how long a round of one switch takes, about")
     asked.add_argument("--matrix", type=int, help="rows of the ceiling's matrices (8192 on a GPU, 1024 on a CPU)")
-    asked.add_argument("--json", type=Path)
-    asked.add_argument("settings", nargs="*", default=[], metavar="key=value")
     given = asked.parse_intermixed_args()
-    settings: RunSettings = load(RunSettings, overrides=given.settings, environment={})
-    device = local_device()
-    set_threads(1, 1)
+    settings, device = begin(given)
     chosen = given.switches or [name for name in SWITCHES if device.type == "cuda" or name not in GPU_ONLY]
     # "as trained" leads: the others are told as ratios to it.
     switches = {name: SWITCHES[name] for name in SWITCHES if name in chosen}
     size = given.matrix or (8192 if device.type == "cuda" else 1024)
-    types = {autocast_dtype(switch.dtype, device) or torch.float32 for switch in switches.values()}  # type: ignore[arg-type]
-    ceilings = {str(dtype).removeprefix("torch."): ceiling(dtype, device, size) for dtype in types}
+    types = {switch.multiplies(device) for switch in switches.values()}
+    ceilings = {dtype: ceiling(dtype, device, size) for dtype in types}
     rows: list[dict[str, Any]] = []
     for shape in given.shapes:
         rows += measure(settings, shape, switches, device, given.rounds, given.seconds)
     for row in rows:
-        dtype = autocast_dtype(SWITCHES[row["switch"]].dtype, device)  # type: ignore[arg-type]
         if "failed" not in row:
-            row["share"] = row["gflops"] / max(ceilings["bfloat16" if dtype else "float32"].values())
+            row["share"] = row["gflops"] / max(ceilings[SWITCHES[row["switch"]].multiplies(device)].values())
     result = {
         "preset": settings.preset,
         "decoder": settings.decoder,
         "settings": given.settings,
-        "ceiling_gflops": ceilings,
+        "ceiling_gflops": {str(dtype).removeprefix("torch."): found for dtype, found in ceilings.items()},
         "matrix": size,
         "rows": rows,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread",

@@ -42,7 +42,7 @@ def test_layout_of_the_maps(settings: RunSettings, switch: Switch, layout: torch
 
 
 def test_every_step_learns_and_from_other_lines(settings: RunSettings) -> None:
-    step = Step(settings, Switch(fused=False, dtype="float32"), SHAPE, CPU)
+    step = Step(settings, Switch(fused=False, precision="float32"), SHAPE, CPU)
     before = [p.detach().clone() for p in step.model.parameters()]
     for _ in range(3):  # residual blocks start as identities: the first step moves one parameter of each
         step()
@@ -60,7 +60,7 @@ def test_a_switch_that_fails_says_why_and_the_others_go_on(settings: RunSettings
 
 
 def test_without_the_step_as_trained_there_is_no_ratio(settings: RunSettings) -> None:
-    (row,) = measure(settings, SHAPE, {"float32": Switch(dtype="float32")}, CPU, rounds=1, long=0.05)
+    (row,) = measure(settings, SHAPE, {"float32": Switch(precision="float32")}, CPU, rounds=1, long=0.05)
     assert "over_as_trained" not in row
     assert table([{**row, "share": 0.5}]).splitlines()[2].endswith("| 50 |  |  |")
 
