@@ -473,11 +473,13 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-3,
         },
     },
-    # For the embedded sample corpus: minutes on two cores. Small batches learn most per line there.
+    # For the embedded sample corpus: minutes on two cores. Small batches learn most per line there, and few blocks
+    # twice as fast (levers.md: 1.9 % validation CER where 29 layers are at 4.8 %).
     "tiny": {
         "model": {
             "height": 32,
             "channels": 64,
+            "blocks": [1, 1, 1, 1],
             "lstm_hidden": 64,
             "max_width": 1024,
             "transformer": {"dim": 64, "layers": 1, "heads": 4, "feedforward": 256},

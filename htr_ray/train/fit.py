@@ -241,6 +241,10 @@ def fit(
         trained = time.monotonic() - began
         total_lines, total_learned = worker.sum([lines, learned])
         total_loss = sum(worker.gather(loss_sum))
+        if not total_lines and progress >= 1.0 and outcome.epochs:
+            # The time was up before the first step: nothing was learned that could be validated or drawn.
+            outcome.stopped = worker.gather(finished())[0]
+            break
         if total_lines and not total_learned:
             raise UserError(
                 f"{folder}: the training loss or gradient is not finite in all of epoch {epoch}; lower learning_rate "
