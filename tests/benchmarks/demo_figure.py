@@ -15,9 +15,9 @@ from htr_ray import storage
 from htr_ray.config import GridSettings
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.read import Corpus
-from htr_ray.sweep.cells import corpus_name, expand
-from htr_ray.sweep.run import GRID_FILE, finished
-from htr_ray.sweep.summary import best, rows
+from htr_ray.sweep.cells import expand
+from htr_ray.sweep.find import GRID_FILE
+from htr_ray.sweep.run import finished
 from htr_ray.train.job import RESULT
 
 LINES = 10
@@ -27,11 +27,17 @@ def main(folder: str, target: str) -> None:
     settings = GridSettings.model_validate(storage.read_json(storage.join(folder, GRID_FILE)))
     trials = {trial.key: trial for trial in expand(settings)}
     corpus = Corpus.open(settings.corpora[0])
-    champion = best(rows(list(trials.values()), finished(list(trials.values()), folder), {}), corpus_name(corpus.uri))
-    assert champion is not None, "no finished recognizer"
+    read = {
+        key: result
+        for key, result in finished(list(trials.values()), folder).items()
+        if trials[key].stage == "finetune"
+    }
+    if not read:
+        sys.exit(f"{folder}: no fine-tuning is finished")
+    champion = min(read, key=lambda key: read[key]["val_cer"])
     readings = {
         reading["id"]: reading
-        for reading in storage.read_json(storage.join(trials[champion["key"]].job.folder, "readings.json"))
+        for reading in storage.read_json(storage.join(trials[champion].job.folder, "readings.json"))
     }
     index = corpus.index("test", columns=("id", "writer"))
     chosen: dict[str, list[int]] = {}

@@ -32,11 +32,12 @@ def settings() -> RunSettings:
 def test_layout_of_the_maps(settings: RunSettings, switch: Switch, layout: torch.memory_format) -> None:
     step = Step(settings, switch, SHAPE, CPU)
     maps: list[torch.Tensor] = []
-    for module in step.model.encoder.resnet.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda _, __, made: maps.append(made))
+    convolutions = [module for module in step.model.encoder.resnet.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        module.register_forward_hook(lambda _, __, made: maps.append(made))
     step()
-    assert len(maps) > 20 and all(made.is_contiguous(memory_format=layout) for made in maps)
+    assert len(maps) == len(convolutions) > 10
+    assert all(made.is_contiguous(memory_format=layout) for made in maps)
     # Only a map of one row or one channel is both.
     assert sum(made.is_contiguous() and made.is_contiguous(memory_format=torch.channels_last) for made in maps) < 3
 
