@@ -244,6 +244,8 @@ def fit(
         if not total_lines and progress >= 1.0 and outcome.epochs:
             # The time was up before the first step: nothing was learned that could be validated or drawn.
             outcome.stopped = worker.gather(finished())[0]
+            if worker.leads:
+                worker.heartbeat({"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False})
             break
         if total_lines and not total_learned:
             raise UserError(

@@ -12,33 +12,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from htr_ray import storage
-from htr_ray.config import GridSettings
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.read import Corpus
-from htr_ray.sweep.cells import expand
-from htr_ray.sweep.find import GRID_FILE
+from htr_ray.sweep.cells import corpus_name, expand
+from htr_ray.sweep.results import read_settings
 from htr_ray.sweep.run import finished
-from htr_ray.train.job import RESULT
+from htr_ray.sweep.summary import ranking, rows
+from htr_ray.train.job import READINGS, RESULT
 
 LINES = 10
 
 
 def main(folder: str, target: str) -> None:
-    settings = GridSettings.model_validate(storage.read_json(storage.join(folder, GRID_FILE)))
+    settings = read_settings(folder)
     trials = {trial.key: trial for trial in expand(settings)}
     corpus = Corpus.open(settings.corpora[0])
-    read = {
-        key: result
-        for key, result in finished(list(trials.values()), folder).items()
-        if trials[key].stage == "finetune"
-    }
-    if not read:
+    told = rows(list(trials.values()), finished(list(trials.values()), folder), {})
+    recognizers = ranking(told, corpus_name(corpus.uri))
+    if not recognizers:
         sys.exit(f"{folder}: no fine-tuning is finished")
-    champion = min(read, key=lambda key: read[key]["val_cer"])
-    readings = {
-        reading["id"]: reading
-        for reading in storage.read_json(storage.join(trials[champion].job.folder, "readings.json"))
-    }
+    champion = trials[recognizers[0]["key"]]
+    readings = {reading["id"]: reading for reading in storage.read_json(storage.join(champion.job.folder, READINGS))}
     index = corpus.index("test", columns=("id", "writer"))
     chosen: dict[str, list[int]] = {}
     for number, writer in enumerate(index["writer"].to_pylist()):
