@@ -38,7 +38,7 @@ def cost(settings: ModelSettings, part: Part, height: int, width: int, *, classe
         if part in ("ctc", "transformer"):
             decoder = make_decoder(settings, part, encoder.dim, classes)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        maps = encoder.resnet(images, widths)
+        maps = encoder.resnet(images, widths, width)
         if part != "convolution":
             frames = encoder.frames_of(widths).to("meta")
             features = encoder.lstm(maps.mean(dim=2).transpose(1, 2), frames)

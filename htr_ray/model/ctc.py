@@ -47,7 +47,7 @@ class CTCDecoder(nn.Module):
         confidence is the likelihood of what was read, over all its alignments, the scores are its
         factors (see ``likelihoods``): the recognizer's own, and the same measures with any search.
         """
-        log_probs = self.log_probs(features)
+        log_probs, frames = self.log_probs(features), frames.to(features.device)
         if beam == 1 and language is None:
             found = _best_paths(log_probs, frames)
         else:
@@ -116,11 +116,14 @@ def likelihoods(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Ten
 
 
 def character_nll(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """CTC's negative log likelihood over the target's length (1 for an empty target): float32 [B]."""
+    """CTC's negative log likelihood over the target's length (1 for an empty target): float32 [B].
+
+    ``frames`` and ``lengths`` are best on the CPU, where torch's CTC needs their values.
+    """
     loss = functional.ctc_loss(
         log_probs.transpose(0, 1), targets, frames, lengths, BLANK, reduction="none", zero_infinity=True
     )
-    return loss / lengths.clamp(min=1)
+    return loss / lengths.clamp(min=1).to(loss.device, non_blocking=True)
 
 
 def too_long(frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:

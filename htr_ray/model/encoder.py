@@ -39,20 +39,23 @@ class Encoder(nn.Module):
 
         ``images``: uint8 [B, 1, H, W], dark ink on light paper, padded on the right; or floating
         point, already normalised to 1 for ink and 0 for paper. H >= 16; any height works, because
-        what remains of it is averaged. ``widths``: int [B], valid pixels of each line.
+        what remains of it is averaged. ``widths``: int [B], valid pixels of each line; on the CPU,
+        or wherever, but then a GPU is waited for.
 
-        Returns ``(features [B, T, dim], frames int64 [B])``; features are zero beyond ``frames``.
-        A line's features do not depend on the lines that share its batch (in eval mode).
+        Returns ``(features [B, T, dim], frames int64 [B])``; features are zero beyond ``frames``,
+        which lie where ``widths`` do. A line's features do not depend on the lines that share its
+        batch (in eval mode).
         """
         x = normalise(images, self.resnet.close1.conv.weight.dtype)
-        widths = widths.to(x.device, torch.int64)
-        x = Columns(widths, x.shape[3]).clear(x)
+        frames = self.frames_of(widths.to(torch.int64))
+        shortest = int(widths.min())
+        widths = widths.to(x.device, torch.int64, non_blocking=True)
+        x = Columns(widths, x.shape[3], shortest).clear(x)
         if x.shape[3] < FRAME_WIDTH:
             x = functional.pad(x, (0, FRAME_WIDTH - x.shape[3]))
         # A line narrower than a frame still fills one.
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.resnet(x, widths.clamp(min=FRAME_WIDTH))
-        frames = self.frames_of(widths)
+        x = self.resnet(x, widths.clamp(min=FRAME_WIDTH), max(shortest, FRAME_WIDTH))
         return self.lstm(x.mean(dim=2).transpose(1, 2), frames), frames
 
 

@@ -32,6 +32,7 @@ class BiLSTM(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """``x`` [B, T, inputs], ``frames`` int64 [B] (valid frames, 1 to T) -> [B, T, dim]; zero beyond."""
+        frames = frames.to(x.device, non_blocking=True)
         t = torch.arange(x.shape[1], device=x.device)
         valid = t < frames[:, None]
         turn = torch.where(valid, frames[:, None] - 1 - t, t)[:, :, None]

@@ -25,12 +25,13 @@ class Columns:
     are kept at zero after every layer, where a line alone would have the convolution's border.
     """
 
-    def __init__(self, widths: Tensor, width: int, shortest: int | None = None) -> None:
+    def __init__(self, widths: Tensor, width: int, shortest: int) -> None:
         """``widths`` [B] int: valid columns of each line, ``shortest`` their least; ``width``: of the map."""
-        self.widths, self.width = widths, width
-        # Asked for once per batch: on a GPU this waits for the device.
-        self.shortest = int(widths.min()) if shortest is None else shortest
-        self.start = min(width, self.shortest)
+        # A compiler puts the mask into the kernels before and after, where it costs nothing, and does not look at
+        # ``shortest``: it would make other kernels for every value.
+        shortest = 0 if torch.compiler.is_compiling() else shortest
+        self.widths, self.width, self.shortest = widths, width, shortest
+        self.start = min(width, shortest)
         beyond = torch.arange(self.start, width, device=widths.device)
         self.mask = (beyond < widths[:, None]).view(len(widths), 1, 1, -1)
 
@@ -42,6 +43,8 @@ class Columns:
 
     def clear(self, x: Tensor) -> Tensor:
         """``x`` [B, C, H, width], changed in place: zero beyond each line's end."""
+        if torch.compiler.is_compiling():
+            return x * self.mask
         if self.start == self.width:
             return x
         cleared: Tensor = _Clear.apply(x, self.start, self.mask)
@@ -135,13 +138,13 @@ class ResNet(nn.Module):
         stage = [BasicBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks)]
         return nn.ModuleList([*stage, ConvNormReLU(outputs, outputs)])
 
-    def forward(self, images: Tensor, widths: Tensor) -> Tensor:
-        """``images`` float [B, image_channels, H >= 16, W >= 4], zero beyond ``widths`` (int64 [B], >= 4)
-        -> [B, channels, H', T], zero beyond each line's frames.
+    def forward(self, images: Tensor, widths: Tensor, shortest: int) -> Tensor:
+        """``images`` float [B, image_channels, H >= 16, W >= 4], zero beyond ``widths`` (int64 [B], >= 4; the least of
+        them is ``shortest``) -> [B, channels, H', T], zero beyond each line's frames.
 
         H' is H // 16 - 1 (1 below 32 pixels), T is ``frames_of(W)``.
         """
-        columns = Columns(widths, images.shape[3])
+        columns = Columns(widths, images.shape[3], shortest)
         x = images
         for layer in self.stem:
             x = layer(x, columns)

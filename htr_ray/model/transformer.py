@@ -75,6 +75,7 @@ class TransformerDecoder(nn.Module):
         loss = functional.cross_entropy(
             logits.transpose(1, 2), expected, reduction="none", label_smoothing=self.label_smoothing
         )
+        lengths = lengths.to(targets.device, non_blocking=True)
         counted = torch.arange(expected.shape[1], device=targets.device) <= lengths[:, None]
         return (loss * counted).sum(1) / (lengths + 1)
 
@@ -88,6 +89,7 @@ class TransformerDecoder(nn.Module):
         fusion": Gulcehre et al., 2015). Confidence and scores are the decoder's own alone. A line is
         done when ``beam`` hypotheses have ended, or at ``frames + EXTRA_LENGTH`` characters.
         """
+        frames = frames.to(features.device)
         limits = frames + EXTRA_LENGTH
         best = [(-math.inf, Found([], 0.0, []))] * len(frames)
         model = _Language(language, len(frames), beam) if language else None
@@ -237,4 +239,4 @@ def positions(start: int, count: int, like: Tensor) -> Tensor:
 
 def _padding(features: Tensor, frames: Tensor) -> Tensor:
     """True where a frame is padding: bool [B, T]."""
-    return torch.arange(features.shape[1], device=features.device) >= frames[:, None]
+    return torch.arange(features.shape[1], device=features.device) >= frames.to(features.device)[:, None]

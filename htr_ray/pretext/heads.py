@@ -17,7 +17,7 @@ def pool_segments(features: Tensor, frames: Tensor, segments: int) -> Tensor:
     sides, so fewer frames than segments are fine. Padding never counts.
     """
     # float32: a border of bfloat16 positions would round to whole frames beyond 256.
-    length = frames.to(device=features.device, dtype=torch.float32).clamp(min=1)[:, None, None]
+    length = frames.to(device=features.device, dtype=torch.float32, non_blocking=True).clamp(min=1)[:, None, None]
     share = torch.arange(segments + 1, device=features.device, dtype=torch.float32) / segments
     edge = share[None, :, None] * length
     time = torch.arange(features.shape[1], device=features.device, dtype=torch.float32)[None, None, :]

@@ -15,7 +15,7 @@ from ray.train.v2._internal.util import TrainingFramework
 
 @dataclass
 class ProcessGroup(BackendConfig):
-    """torch.distributed over ``backend`` (gloo or nccl) where there is more than one worker."""
+    """torch.distributed over ``backend`` (gloo, or that and nccl) where there is more than one worker."""
 
     backend: str
 

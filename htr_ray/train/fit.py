@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from htr_ray.config import StageSettings, StreamSettings
@@ -69,7 +69,9 @@ class Outcome:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
-    """Move a batch to the device; strings stay as they are."""
+    """Move a batch to the device. Strings stay as they are, and widths and lengths on the CPU, where their values are
+    asked for: a GPU would have to be waited for.
+    """
 
     def move(array: Any) -> torch.Tensor:
         # The buffer belongs to Ray's object store and is read-only, hence the copy.
@@ -80,13 +82,42 @@ def to_tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
 
     return {
         "images": move(batch.images),
-        "widths": move(batch.widths),
+        "widths": torch.tensor(batch.widths),
         "targets": move(batch.targets),
-        "lengths": move(batch.lengths),
+        "lengths": torch.tensor(batch.lengths),
         "weights": move(batch.weights),
         "ids": batch.ids,
         "texts": batch.texts,
     }
+
+
+class Tally:
+    """What the steps of an epoch came to, left on the device until its end: no step waits for the one before."""
+
+    def __init__(self) -> None:
+        self._skipped: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._lines: list[int] = []
+
+    def add(self, skipped: Tensor, loss: Tensor, lines: int) -> None:
+        """A step. ``skipped`` []: not 0 where its gradient is not finite; ``loss`` []: sum over its ``lines``."""
+        self._skipped.append(skipped)
+        self._losses.append(loss)
+        self._lines.append(lines)
+
+    def told(self, epoch: int) -> tuple[int, float]:
+        """Lines learned from, and the sum of their losses. Steps that were skipped are logged."""
+        if not self._lines:
+            return 0, 0.0
+        skipped, losses = torch.stack(self._skipped).tolist(), torch.stack(self._losses).tolist()
+        bad = [step for step, skip in enumerate(skipped) if skip]
+        if bad:
+            logger.warning(
+                "epoch %d: the gradient is not finite in %d of %d steps, which are skipped; the first is step %d",
+                *(epoch, len(bad), len(skipped), bad[0]),
+            )
+        kept = [(n, loss) for n, loss, skip in zip(self._lines, losses, skipped, strict=True) if not skip]
+        return sum(n for n, _ in kept), sum(loss for _, loss in kept)
 
 
 class EvalBatches:
@@ -195,7 +226,8 @@ def fit(
         epoch = outcome.epochs
         steps = source.plan.steps(epoch)
         module.train()
-        lines, learned, loss_sum, waited, step = 0, 0, 0.0, 0.0, 0
+        lines, waited, step = 0, 0.0, 0
+        tally = Tally()
         began = time.monotonic()
         progress = 0.0
         for step, (batch, wait) in enumerate(_timed(epoch_batches)):
@@ -224,20 +256,19 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(trainable, settings.clip_norm)
-            if not torch.isfinite(norm):
-                # A single bad batch must not end a week's run: skip its step, alike on all workers.
-                optimizer.zero_grad(set_to_none=True)
-                logger.warning("epoch %d, step %d: gradient is not finite, step skipped", epoch, step)
-            else:
-                optimizer.step()
-                learned += len(batch.ids)
-                loss_sum += float(local.detach())
+            # A single bad batch must not end a week's run: its step is skipped, alike on all workers. The optimizer
+            # looks for itself, as it does for torch's GradScaler: asking here, a GPU would run dry after every step.
+            skipped = (~torch.isfinite(norm)).float()
+            optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            optimizer.step()
+            tally.add(skipped, local.detach(), len(batch.ids))
             lines += len(batch.ids)
             now = time.monotonic()
             if worker.leads and now - heartbeat > HEARTBEAT_SECONDS:
                 heartbeat = now
                 worker.heartbeat({"epoch": epoch, "progress": progress, "seconds": clock.seconds, "epoch_end": False})
         del batch  # its buffers pin a block of the object store
+        learned, loss_sum = tally.told(epoch)  # waits for the GPU
         trained = time.monotonic() - began
         total_lines, total_learned = worker.sum([lines, learned])
         total_loss = sum(worker.gather(loss_sum))

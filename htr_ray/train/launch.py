@@ -33,7 +33,8 @@ def _run(job: Job, data: Any, worker: Worker) -> dict[str, Any]:
 
 
 def _backend(gpus: float) -> str:
-    return "nccl" if gpus >= 1 else "gloo"
+    # What workers tell each other beside gradients lies on the CPU, and need not wait for the GPU's queue.
+    return "cpu:gloo,cuda:nccl" if gpus >= 1 else "gloo"
 
 
 def _stream_placement() -> Any:

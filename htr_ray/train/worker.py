@@ -43,7 +43,7 @@ class Worker:
         """Element-wise sum over all workers."""
         if self.world == 1:
             return values
-        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
+        tensor = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(tensor)
         return tensor.tolist()
 
@@ -51,7 +51,7 @@ class Worker:
         """The largest value of all workers."""
         if self.world == 1:
             return value
-        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
+        tensor = torch.tensor([value], dtype=torch.int64)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return int(tensor.item())
 
@@ -59,7 +59,7 @@ class Worker:
         """Rank 0's value, so that all workers decide alike (clocks differ between machines)."""
         if self.world == 1:
             return value
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        tensor = torch.tensor([value], dtype=torch.float64)
         dist.broadcast(tensor, src=0)
         return float(tensor.item())
 

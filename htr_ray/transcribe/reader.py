@@ -91,7 +91,7 @@ class Reader:
             torch.autocast(device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None),
         ):
             return self._recognizer.read(
-                torch.from_numpy(images).to(device), torch.from_numpy(widths).to(device), self._beam, self._language
+                torch.from_numpy(images).to(device), torch.from_numpy(widths), self._beam, self._language
             )
 
 

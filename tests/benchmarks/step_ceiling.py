@@ -51,6 +51,8 @@ class Switch:
     precision: Precision = "auto"
     compiled: str | None = None
     """A mode of torch.compile for the convolutions."""
+    asking: bool = False
+    """Widths, lengths and the gradient's norm are asked of the device in every step, as most loops do."""
 
     def multiplies(self, device: torch.device) -> torch.dtype:
         """The type that its convolutions and matrix products work in."""
@@ -63,6 +65,7 @@ SWITCHES = {
     "as trained": Switch(),
     "channels first": Switch(channels_last=False),
     "optimizer not fused": Switch(fused=False),
+    "asks the device": Switch(asking=True),
     "float32": Switch(precision="float32"),
     "bfloat16": Switch(precision="bfloat16"),
     "torch.compile": Switch(compiled="default"),
@@ -98,6 +101,7 @@ class Step:
 
     def __init__(self, settings: RunSettings, switch: Switch, shape: Shape, device: torch.device) -> None:
         self._device, stage = device, settings.finetune
+        self._asking, self._fused = switch.asking, switch.fused
         self._dtype = autocast_dtype(switch.precision, device)
         self._clip = stage.clip_norm
         torch.manual_seed(0)
@@ -107,11 +111,11 @@ class Step:
             self.model.to(memory_format=torch.contiguous_format)
             self.model.encoder.resnet.register_forward_pre_hook(_channels_first)
         if switch.compiled is not None:
-            self.model.encoder.resnet.compile(mode=switch.compiled)
+            self.model.encoder.resnet.compile(mode=switch.compiled, dynamic=False)
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-5, weight_decay=stage.weight_decay, fused=switch.fused
         )
-        self._batches = [_batch(shape, device) for _ in range(BATCHES)]
+        self._batches = [_batch(shape, device, switch.asking) for _ in range(BATCHES)]
         self._number = 0
 
     def __call__(self) -> None:
@@ -122,8 +126,12 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        if not torch.isfinite(norm):
-            raise RuntimeError("the gradient is not finite")
+        bad = ~torch.isfinite(norm)
+        if self._asking:
+            if bad:
+                raise RuntimeError("the gradient is not finite")
+        elif self._fused:  # the other kind cannot look for itself
+            self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         self._optimizer.step()
 
 
@@ -133,7 +141,7 @@ def _channels_first(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     return (images.clone(memory_format=torch.contiguous_format), *rest)
 
 
-def _batch(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
+def _batch(shape: Shape, device: torch.device, asking: bool) -> dict[str, torch.Tensor]:
     """Random lines, most of them a little narrower than the batch, as they are where like widths share one."""
     widths = torch.randint(int(0.95 * shape.width), shape.width + 1, (shape.batch,))
     widths[0] = shape.width
@@ -143,7 +151,8 @@ def _batch(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
         "targets": torch.randint(1, len(ALPHABET), (shape.batch, shape.characters)),
         "lengths": torch.full((shape.batch,), shape.characters),
     }
-    return {name: tensor.to(device) for name, tensor in found.items()}
+    there = found if asking else ("images", "targets")
+    return {name: tensor.to(device) if name in there else tensor for name, tensor in found.items()}
 
 
 def seconds(run: Callable[[], object], times: int, device: torch.device) -> float:
