@@ -239,4 +239,5 @@ def positions(start: int, count: int, like: Tensor) -> Tensor:
 
 def _padding(features: Tensor, frames: Tensor) -> Tensor:
     """True where a frame is padding: bool [B, T]."""
-    return torch.arange(features.shape[1], device=features.device) >= frames.to(features.device)[:, None]
+    frames = frames.to(features.device, non_blocking=True)
+    return torch.arange(features.shape[1], device=features.device) >= frames[:, None]

@@ -95,28 +95,25 @@ class Tally:
     """What the steps of an epoch came to, left on the device until its end: no step waits for the one before."""
 
     def __init__(self) -> None:
-        self._skipped: list[Tensor] = []
-        self._losses: list[Tensor] = []
-        self._lines: list[int] = []
+        self._steps: list[tuple[Tensor, Tensor, int]] = []
 
     def add(self, skipped: Tensor, loss: Tensor, lines: int) -> None:
         """A step. ``skipped`` []: not 0 where its gradient is not finite; ``loss`` []: sum over its ``lines``."""
-        self._skipped.append(skipped)
-        self._losses.append(loss)
-        self._lines.append(lines)
+        self._steps.append((skipped, loss, lines))
 
     def told(self, epoch: int) -> tuple[int, float]:
         """Lines learned from, and the sum of their losses. Steps that were skipped are logged."""
-        if not self._lines:
+        if not self._steps:
             return 0, 0.0
-        skipped, losses = torch.stack(self._skipped).tolist(), torch.stack(self._losses).tolist()
+        skips, losses, lines = zip(*self._steps, strict=True)
+        skipped = torch.stack(skips).tolist()  # one look at the device for all, and not one for each step
         bad = [step for step, skip in enumerate(skipped) if skip]
         if bad:
             logger.warning(
                 "epoch %d: the gradient is not finite in %d of %d steps, which are skipped; the first is step %d",
                 *(epoch, len(bad), len(skipped), bad[0]),
             )
-        kept = [(n, loss) for n, loss, skip in zip(self._lines, losses, skipped, strict=True) if not skip]
+        kept = [row for *row, skip in zip(lines, torch.stack(losses).tolist(), skipped, strict=True) if not skip]
         return sum(n for n, _ in kept), sum(loss for _, loss in kept)
 
 

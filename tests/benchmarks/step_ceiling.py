@@ -101,7 +101,7 @@ class Step:
 
     def __init__(self, settings: RunSettings, switch: Switch, shape: Shape, device: torch.device) -> None:
         self._device, stage = device, settings.finetune
-        self._asking, self._fused = switch.asking, switch.fused
+        self._switch = switch
         self._dtype = autocast_dtype(switch.precision, device)
         self._clip = stage.clip_norm
         torch.manual_seed(0)
@@ -127,10 +127,10 @@ class Step:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         bad = ~torch.isfinite(norm)
-        if self._asking:
+        if self._switch.asking:
             if bad:
                 raise RuntimeError("the gradient is not finite")
-        elif self._fused:  # the other kind cannot look for itself
+        elif self._switch.fused:  # the other kind cannot look for itself
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         self._optimizer.step()
 

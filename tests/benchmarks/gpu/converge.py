@@ -56,7 +56,6 @@ def train(contender: str, corpus: str, folder: str, settings: RunSettings, prete
     from htr_ray.train.job import finetune_job, pretrain_job
     from htr_ray.train.launch import run_here
 
-    torch.set_float32_matmul_precision("high")
     found: dict[str, Any] = {}
     encoder = None
     if pretext != "none":
@@ -90,7 +89,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "failed" in row:
             lines.append(f"| {row['contender']} | {100 * row['fraction']:g} % | failed: {row['failed']} | | | | | |")
             continue
-        best = row["curve"][row["best_epoch"]][0] if row["best_epoch"] < len(row["curve"]) else float("nan")
+        best = row["curve"][row["best_epoch"]][0]
         lines.append(
             f"| {row['contender']} | {100 * row['fraction']:g} % | {row['test_cer']:.2f} | {row['test_wer']:.2f} "
             f"| {row['val_cer']:.2f} | {best:.1f} of {row['minutes']:.1f} | {row['lines_per_second']:.0f} "
@@ -120,7 +119,10 @@ def main() -> None:
     gpus = ray.available_resources().get("GPU", 0.0)
     share = {"num_gpus": int(100 * gpus / len(runs)) / 100} if gpus else {}
     # Ray counts CPUs for their streams; trainers that held some could keep each other from having one.
-    task = ray.remote(num_cpus=0, max_retries=0, runtime_env={"env_vars": {"PYTHONPATH": path}}, **share)(train)
+    # One call to a process: PyLaia's network stays behind in its own.
+    task = ray.remote(num_cpus=0, max_calls=1, max_retries=0, runtime_env={"env_vars": {"PYTHONPATH": path}}, **share)(
+        train
+    )
     with tempfile.TemporaryDirectory(prefix="gpu-converge-") as scratch:
         waiting = {
             task.remote(run["contender"], given.corpus, f"{scratch}/{number}", run["chosen"], run["pretext"]): run
