@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -44,20 +44,25 @@ class RecognizerLearner(Learner):
     score = "val_cer"
     sign = -1
 
-    def __init__(self, recognizer: Recognizer, encoder_rate: float) -> None:
+    def __init__(
+        self, recognizer: Recognizer, encoder_rate: float = 1.0, taken: Literal["resnet", "encoder"] | None = None
+    ) -> None:
+        """``taken``: what of the encoder is pre-trained, and learns on at ``encoder_rate`` times the others' rate."""
         self.module = recognizer
         self.encoder_rate = encoder_rate
+        self.taken = taken
         self.beam: int | None = 1
         self.readings: list[LineReading] = []
 
     def groups(self, peak: float) -> list[dict[str, Any]]:
         recognizer = self.module
         assert isinstance(recognizer, Recognizer)
-        encoder = [p for p in recognizer.encoder.parameters() if p.requires_grad]
-        known = {id(p) for p in recognizer.encoder.parameters()}
-        rest = [p for p in recognizer.parameters() if id(p) not in known]
-        groups = [{"params": encoder, "lr": peak * self.encoder_rate}] if encoder else []
-        return [*groups, {"params": rest, "lr": peak}]
+        parts = {"resnet": recognizer.encoder.resnet, "encoder": recognizer.encoder}
+        known = {id(p) for p in parts[self.taken].parameters()} if self.taken is not None else set()
+        trained = [p for p in recognizer.parameters() if p.requires_grad]
+        old, new = [p for p in trained if id(p) in known], [p for p in trained if id(p) not in known]
+        groups = [{"params": old, "lr": peak * self.encoder_rate}] if old else []
+        return [*groups, {"params": new, "lr": peak}]
 
     def evaluate(self, batches: Iterator[dict[str, Any]], worker: Worker) -> dict[str, float]:
         recognizer = self.module
@@ -76,6 +81,14 @@ class RecognizerLearner(Learner):
         return {"val_cer": total.cer, "val_wer": total.wer}
 
 
+def taken(job: Job) -> Literal["resnet", "encoder"] | None:
+    """What :func:`build` takes from the job's pre-trained encoder, if there is one."""
+    if job.encoder is None:
+        return None
+    # A frozen encoder is taken whole: with a BiLSTM of random weights it would measure nothing.
+    return "encoder" if job.protocol == "frozen" or job.finetune is None else job.finetune.pretrained
+
+
 def build(job: Job, alphabet: Alphabet) -> Recognizer:
     """The recognizer of a job before training: seeded weights, then the encoder's if there is one."""
     assert job.decoder is not None
@@ -86,8 +99,7 @@ def build(job: Job, alphabet: Alphabet) -> Recognizer:
             storage.download_dir(job.encoder, Path(local))
             fresh = {key: value.clone() for key, value in recognizer.encoder.lstm.state_dict().items()}
             load_encoder(Path(local), into=recognizer.encoder)
-        # A frozen encoder is taken whole: with a BiLSTM of random weights it would measure nothing.
-        if job.protocol != "frozen" and job.finetune is not None and job.finetune.pretrained == "resnet":
+        if taken(job) == "resnet":
             recognizer.encoder.lstm.load_state_dict(fresh)
     if job.protocol == "frozen":
         if job.encoder is None:
@@ -104,7 +116,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
     settings = job.finetune
     assert settings is not None and job.decoder is not None
     recognizer = build(job, data.alphabet)
-    learner = RecognizerLearner(recognizer, settings.encoder_rate)
+    learner = RecognizerLearner(recognizer, settings.encoder_rate, taken(job))
     learner.sync_batchnorm = job.model.sync_batchnorm
     outcome = fit(
         learner,

@@ -90,12 +90,18 @@ def set_threads(threads: int | None, cpus: float) -> None:
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The autocast type, or None for plain float32.
 
-    ``auto`` takes bfloat16 where matrix units exist for it: on GPUs, and on CPUs with AMX
-    (measured on a Xeon with AMX: 2.5 times the lines per second of float32 for `small`).
+    ``auto`` takes bfloat16 where the device multiplies it faster: on GPUs, and on CPUs with AMX (Intel since 2023) or
+    AVX-512 BF16 (AMD since 2022). Training `small` passes over 2.5 times the lines per second of float32 with the
+    first, 1.5 times with the second (tests/benchmarks/results/training_step.md).
     """
     if precision == "float32":
         return None
-    if precision == "bfloat16" or device.type == "cuda":
+    if precision == "bfloat16" or device.type == "cuda" or _cpu_multiplies_bfloat16():
         return torch.bfloat16
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return torch.bfloat16 if has_amx else None
+    return None
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """By instructions of its own; elsewhere oneDNN converts to float32 and back, slower than float32 itself."""
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)

@@ -92,7 +92,7 @@ def main() -> None:
     recognizer = Recognizer(model, settings.decoder, corpus.alphabet)
     if settings.decoder == "transformer" and stage.auxiliary_ctc > 0:
         recognizer.add_auxiliary(stage.auxiliary_ctc)
-    groups = RecognizerLearner(recognizer, stage.encoder_rate).groups(stage.learning_rate)
+    groups = RecognizerLearner(recognizer).groups(stage.learning_rate)
     optimizer = torch.optim.AdamW(groups, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
     dtype = autocast_dtype(stage.precision, CPU)
     lines, lap, looks, seen = 0, 0, [], 0.0

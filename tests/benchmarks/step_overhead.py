@@ -113,7 +113,7 @@ def plain(job: Job, data: FinetuneData, held: list[Batch], clocks: Clocks) -> No
 def ours(job: Job, data: FinetuneData, worker: Worker, clocks: Clocks) -> None:
     settings = job.finetune
     assert settings is not None
-    learner = Measured(build(job, data.alphabet), settings.encoder_rate)
+    learner = Measured(build(job, data.alphabet))
     hook = register_optimizer_step_post_hook(clocks.step)
     try:
         fit(

@@ -240,6 +240,27 @@ def test_what_is_taken_from_a_pretrained_encoder(
         assert names and any(not torch.equal(scratch[name], expected[name]) for name in names)
 
 
+@pytest.mark.parametrize(
+    ("taken", "slow"), [(None, ()), ("resnet", ("encoder.resnet.",)), ("encoder", ("encoder.resnet.", "encoder.lstm."))]
+)
+def test_encoder_rate_is_that_of_what_was_pretrained(
+    sample_corpus: str, pretrained: Path, tmp_path: Path, taken: str | None, slow: tuple[str, ...]
+) -> None:
+    """A fresh BiLSTM, and the encoder of a training from scratch, learn at the rate of all else."""
+    settings = ["finetune.max_epochs=1", "finetune.encoder_rate=1e-6"]
+    settings += [f"finetune.pretrained={taken}"] if taken else []
+    job = finetuning(sample_corpus, tmp_path, *settings, encoder=str(pretrained / "model") if taken else None)
+    data = open_data(job)
+    assert isinstance(data, FinetuneData)
+    before = dict(finetune.build(job, data.alphabet).named_parameters())
+    run_here(job, into([]))
+    after = dict(load_recognizer(tmp_path / "model").named_parameters())
+    moved = {name: float((after[name] - before[name]).detach().abs().max()) for name in before}
+    for part in ("encoder.resnet.", "encoder.lstm.", "decoder."):
+        largest = max(distance for name, distance in moved.items() if name.startswith(part))
+        assert largest < 1e-6 if part in slow else largest > 1e-3, part
+
+
 @pytest.mark.parametrize("protocol", ["frozen", "semi_supervised"])
 def test_protocols(sample_corpus: str, pretrained: Path, tmp_path: Path, protocol: str) -> None:
     """``frozen`` leaves every weight and statistic of the encoder as it was; the other does not."""

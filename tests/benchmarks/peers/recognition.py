@@ -94,11 +94,12 @@ def test(contender: Contender, race: Race, clock: CpuClock) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name of the processor, and the instructions that torch's kernels use on it: a CPU with AMX is another world."""
+    """Name of the processor, and what of it torch's kernels use: a CPU that multiplies bfloat16 is another world."""
     told = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", told.read_text()) if told.exists() else []
     amx = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
-    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()}{amx})"
+    bfloat16 = ", AVX-512 BF16" if torch.cpu._is_avx512_bf16_supported() else ""
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()}{amx}{bfloat16})"
 
 
 def main() -> None:
