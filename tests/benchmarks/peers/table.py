@@ -114,10 +114,10 @@ def tables(folder: Path) -> str:
     read = [record for record in records if "reading" in record]
     if not trained and not read:
         raise SystemExit(f"{folder}: no results of recognition.py or reading_speed.py")
-    parts = [f"## Training\n\n{recognition(trained)}"] if trained else []
+    parts = [f"### Training\n\n{recognition(trained)}"] if trained else []
     if seeds := over_seeds(trained):
-        parts.append(f"## Training, over the seeds\n\n{seeds}")
-    parts += [f"## Reading\n\n{reading(read)}"] if read else []
+        parts.append(f"### Training, over the seeds\n\n{seeds}")
+    parts += [f"### Reading\n\n{reading(read)}"] if read else []
     return "\n".join(parts)
 
 
