@@ -497,7 +497,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             family: {"probability": 0.15, "strength": 0.5}
             for family in ("geometric", "colour", "blur", "noise", "morphological")
         },
-        # Three tiles, about as wide as high: 45 % after four epochs, where four narrow ones stay at the 4 % of guessing.
+        # Three tiles about as wide as high: 45 % after four epochs, where four narrow ones stay at the 4 % of guessing.
         "pretext": {"window_aspect": 4.0, "jigsaw_columns": 3, "jigsaw_permutations": 6},
         "pretrain": {"batch_size": 16, "max_epochs": 4, "patience": 4, "learning_rate": 2e-3},
         "finetune": {
