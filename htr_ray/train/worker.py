@@ -102,6 +102,6 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """By instructions of its own; elsewhere oneDNN converts to float32 and back, slower than float32 itself."""
+    """By instructions of its own; elsewhere oneDNN would convert to float32 and back."""
     asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
