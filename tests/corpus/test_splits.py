@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from htr_ray.corpus.schema import Split
@@ -44,7 +44,8 @@ def test_depends_on_sizes_and_seed_alone(sizes: list[int], seed: int, rng: rando
 
 
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=7), st.integers(0, 3))
-def test_shares_are_near_the_best_there_is(sizes: list[int], seed: int) -> None:
+@example([29, 1, 12, 18, 40, 5, 14], 2)  # moves of single groups stop 7 lines short of the best
+def test_shares_are_the_best_there_are_for_few_groups(sizes: list[int], seed: int) -> None:
     """Against all assignments that leave no split empty."""
     lines, shares = _lines(sizes), (0.8, 0.1, 0.1)
     counts = Counter(lines)
@@ -55,7 +56,7 @@ def test_shares_are_near_the_best_there_is(sizes: list[int], seed: int) -> None:
         if len(set(sides)) == 3
     )
     got = _off(counts, assign_splits(lines, seed, shares), len(lines), shares)
-    assert got <= best + 0.05 * len(lines) + 1
+    assert got == pytest.approx(best)
 
 
 def test_seeds_differ_and_shares_are_met() -> None:
