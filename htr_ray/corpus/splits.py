@@ -186,10 +186,15 @@ def _search(names: list[str], sizes: Counter[str], targets: list[float], side: d
 
 def _off(names: list[str], sizes: Counter[str], targets: list[float], side: dict[str, int]) -> float:
     """Lines that are too many or too few, over all splits."""
+    return sum(map(abs, _over(names, sizes, targets, side)))
+
+
+def _over(names: list[str], sizes: Counter[str], targets: list[float], side: dict[str, int]) -> list[float]:
+    """Lines that each split has above its target."""
     over = [-target for target in targets]
     for name in names:
         over[side[name]] += sizes[name]
-    return sum(abs(value) for value in over)
+    return over
 
 
 def _fill(names: list[str], sizes: Counter[str], targets: list[float]) -> dict[str, int]:
@@ -208,11 +213,8 @@ def _fill(names: list[str], sizes: Counter[str], targets: list[float]) -> dict[s
 
 def _improve(names: list[str], sizes: Counter[str], targets: list[float], side: dict[str, int]) -> float:
     """Move single groups while that brings splits nearer to their targets; return the lines still off."""
-    over = [-target for target in targets]
-    members = [0, 0, 0]
-    for name in names:
-        over[side[name]] += sizes[name]
-        members[side[name]] += 1
+    over = _over(names, sizes, targets, side)
+    members = Counter(side.values())
     moved = True
     while moved:
         moved = False

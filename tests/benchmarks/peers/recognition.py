@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CONTENDERS, Contender, Race
+from contenders import CONTENDERS, REPOSITORY, Contender, Race
 from cpu_clock import CpuClock, cpu_clock
 from export import LINES, export, read_lines
 from filelock import FileLock
@@ -38,6 +38,15 @@ def call(command: list[str], race: Race, environment: dict[str, str], clock: Cpu
     if spent.exit_code != 0:
         sys.exit(f"{shlex.join(command)}: exit code {spent.exit_code}, see {log}")
     return spent.cpu_seconds
+
+
+def anywhere(command: str, race: Race) -> str:
+    """A command without this machine's folders: as it is written in the README of this folder."""
+    places = {sys.executable: "python", f"{REPOSITORY}/": "", race.corpus: "CORPUS_URI", str(race.work): "W"}
+    places |= {str(race.data): "DATA", str(race.environments): "PEERS"}
+    for place in sorted(places, key=len, reverse=True):
+        command = command.replace(place, places[place])
+    return command
 
 
 def train(contender: Contender, race: Race, clock: CpuClock) -> dict[str, Any]:
@@ -68,7 +77,7 @@ def train(contender: Contender, race: Race, clock: CpuClock) -> dict[str, Any]:
         "wall_seconds": round(spent.wall_seconds, 1),
         "val_cer": min(point["val_cer"] for point in curve),
         "curve": curve,
-        "command": shlex.join(command),
+        "command": anywhere(shlex.join(command), race),
     }
 
 

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contenders import CONTENDERS, Race, kraken_best, kraken_validations, pylaia_readings, pylaia_validations
+from contenders import (
+    CONTENDERS,
+    REPOSITORY,
+    Race,
+    kraken_best,
+    kraken_validations,
+    pylaia_readings,
+    pylaia_validations,
+)
 from cpu_clock import ROOT, cpu_clock
 from export import export, read_lines, symbols, text_of, tokens
 from hypothesis import given
 from hypothesis import strategies as st
+from recognition import anywhere
 from table import BEGIN, END, over_seeds, put, recognition
 
 from htr_ray.config import RunSettings, load
@@ -145,3 +154,12 @@ def test_seeds_of_one_race_are_one_row() -> None:
         ("b", "0, 1", "12.0 (10.0 to 14.0)"),
     ]
     assert over_seeds([run("c", "a", 0, 5.0), {**run("c", "a", 1, 5.0), "minutes": 60.0}]) == ""
+
+
+@pytest.mark.parametrize("name", ["htr-ray-sorting", "pylaia-small", "kraken-small"])
+def test_a_command_is_told_without_folders_of_this_machine(tmp_path: Path, name: str) -> None:
+    places = {key: tmp_path / key for key in ("data", "work", "environments")}
+    race = Race(corpus=f"{tmp_path}/corpora/c", label_fraction=1.0, seed=0, minutes=1.0, every=1.0, **places)
+    told = anywhere(shlex.join(CONTENDERS[name].train(race)), race)
+    assert told.startswith(("/bin/sh -c 'python jobs/pretrain.py --corpus CORPUS_URI", "PEERS/")) and "W/" in told
+    assert not any(place in told for place in (str(tmp_path), sys.executable, str(REPOSITORY)))
