@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from htr_ray.config import ModelSettings
 from htr_ray.model.encoder import Encoder, normalise
 from htr_ray.model.lstm import BiLSTM
+from htr_ray.model.resnet import _halve
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,34 @@ def test_float_images_are_left_alone(encoder: Encoder) -> None:
     with torch.no_grad():
         torch.testing.assert_close(encoder(floats, width)[0], encoder(images, width)[0])
     assert torch.equal(floats, before)
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 20),
+    height=st.integers(2, 9),
+    width=st.integers(2, 40),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    layout=st.sampled_from([torch.channels_last, torch.contiguous_format]),
+)
+def test_halving_without_a_gradient_is_torchs_pooling(
+    batch: int, channels: int, height: int, width: int, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    maps = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(width)).to(dtype)
+    maps = maps.to(memory_format=layout)
+    expected = nn.functional.max_pool2d(maps, 2)
+    for forward in (torch.no_grad, torch.inference_mode):
+        with forward():
+            assert torch.equal(_halve(maps), expected)
+    learned = maps.clone().requires_grad_()
+    _halve(learned).sum().backward()
+    assert learned.grad is not None and learned.grad.float().sum() == expected.numel()
+
+
+def test_the_layout_of_the_feature_maps_survives_halving() -> None:
+    maps = torch.randn(2, 12, 8, 30).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert _halve(maps).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_no_lstm_layers() -> None:
