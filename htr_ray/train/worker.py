@@ -91,8 +91,8 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     """The autocast type, or None for plain float32.
 
     ``auto`` takes bfloat16 where the device multiplies it faster: on GPUs, and on CPUs with AMX (Intel since 2023) or
-    AVX-512 BF16 (AMD since 2022). Training `small` passes over 2.5 times the lines per second of float32 with the
-    first, 1.5 times with the second (tests/benchmarks/results/training_step.md).
+    AVX-512 BF16 (AMD since 2022). With the first, `small` reads 3.4 times as fast (recognition.md in
+    tests/benchmarks/results), with the second a step of its training is 1.5 times as fast (training_step.md).
     """
     if precision == "float32":
         return None
