@@ -38,8 +38,21 @@ class BiLSTM(nn.Module):
         turn = torch.where(valid, frames[:, None] - 1 - t, t)[:, :, None]
         for layer, (left, right) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             turned = x.gather(1, turn.expand_as(x))
-            a, _ = left(x)
-            b, _ = right(turned)
+            a, b = _read(left, x), _read(right, turned)
             read = torch.cat([a, b.gather(1, turn.expand_as(b))], dim=2)
             x = self.skips[layer](x) + read if self.skips else read
         return x * valid[:, :, None]
+
+
+def _read(lstm: nn.Module, x: Tensor) -> Tensor:
+    """``x`` [B, T, inputs] -> [B, T, hidden]; on GPUs never in half precision.
+
+    Under autocast to bfloat16 torch runs cuDNN's LSTM in float16 all the same (``_cudnn_rnn_cast_reflatten``), where
+    the gradients of a recognizer that reads well become zero. In float32 cuDNN multiplies in TF32.
+    """
+    if x.device.type != "cuda":
+        read: Tensor = lstm(x)[0]
+        return read
+    with torch.autocast("cuda", enabled=False):
+        read = lstm(x.float())[0]
+    return read

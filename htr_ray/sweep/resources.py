@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from htr_ray.errors import UserError
 from htr_ray.train.job import Job
-from htr_ray.train.nodes import Node, fits, matches
+from htr_ray.train.nodes import Node, fits, gpus_of_a_worker, matches
 
 if TYPE_CHECKING:
     from htr_ray.sweep.cells import Trial
@@ -70,14 +70,11 @@ def need_of(job: Job, cluster_gpus: float) -> Need:
     gpus = stage.gpus_per_worker
     if gpus is None:
         gpus = (1.0 if job.stage == "pretrain" else 0.25) if cluster_gpus >= 1 else 0.0
-    # A worker group needs whole cards: two DDP ranks on one GPU cannot speak NCCL.
-    if stage.workers > 1 and 0 < gpus < 1:
-        gpus = 1.0
     return Need(
         workers=stage.workers,
         min_workers=stage.min_workers or stage.workers,
         worker_cpus=stage.cpus_per_worker,
-        gpus_per_worker=gpus,
+        gpus_per_worker=gpus_of_a_worker(gpus, stage.workers),
         streams_per_worker=stream.workers,
         stream_worker_cpus=stream.cpus_per_worker,
         node_labels=stage.node_labels,

@@ -100,8 +100,21 @@ def _contents(
     yield "model.safetensors", to_safetensors(_weights(module))
     yield "best.safetensors", to_safetensors(best)
     yield "optimizer.safetensors", to_safetensors(tensors)
-    yield "random.safetensors", to_safetensors({"torch": torch.get_rng_state()})
+    yield "random.safetensors", to_safetensors(_random(module))
     yield "state.json", json.dumps({"groups": groups, **state}).encode()
+
+
+def _random(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The states of torch's generators: that of the CPU, and of the GPU that ``module`` is on."""
+    device = _device(module)
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def _keep(folder: str, newest: str, epoch: int) -> None:
@@ -233,7 +246,10 @@ def _restore(
             f"{place}: the checkpoint does not fit these settings "
             f"({str(error).splitlines()[0]}); use another grid name or --output, or delete the folder"
         ) from error
-    torch.set_rng_state(from_safetensors(files["random.safetensors"])["torch"])
+    random, device = from_safetensors(files["random.safetensors"]), _device(module)
+    torch.set_rng_state(random["torch"])
+    if device.type == "cuda" and "cuda" in random:
+        torch.cuda.set_rng_state(random["cuda"], device)
     return from_safetensors(files["best.safetensors"]), state
 
 

@@ -57,8 +57,10 @@ class RecognizerLearner(Learner):
     def groups(self, peak: float) -> list[dict[str, Any]]:
         recognizer = self.module
         assert isinstance(recognizer, Recognizer)
-        parts = {"resnet": recognizer.encoder.resnet, "encoder": recognizer.encoder}
-        known = {id(p) for p in parts[self.taken].parameters()} if self.taken is not None else set()
+        known: set[int] = set()
+        if self.taken is not None:
+            taken = recognizer.encoder.resnet if self.taken == "resnet" else recognizer.encoder
+            known = {id(p) for p in taken.parameters()}
         trained = [p for p in recognizer.parameters() if p.requires_grad]
         old, new = [p for p in trained if id(p) in known], [p for p in trained if id(p) not in known]
         groups = [{"params": old, "lr": peak * self.encoder_rate}] if old else []

@@ -92,7 +92,7 @@ def to_tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
 
 
 class Tally:
-    """What the steps of an epoch came to, left on the device until its end: no step waits for the one before."""
+    """What the steps of an epoch came to, left on the device until its end: no step waits for its outcome."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[Tensor, Tensor, int]] = []
@@ -196,7 +196,8 @@ def fit(
         logger.info("%s: continuing after epoch %d", folder, outcome.epochs)
     wrapped: nn.Module = module
     if worker.world > 1:
-        wrapped = DistributedDataParallel(module, device_ids=[0] if device.type == "cuda" else None)
+        # Without device_ids: with them, DDP moves every input to that device, also what is kept on the CPU on purpose.
+        wrapped = DistributedDataParallel(module)
 
     def finished() -> str:
         if outcome.epochs >= settings.max_epochs:

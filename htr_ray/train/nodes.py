@@ -32,6 +32,11 @@ class Node:
         return int(min(by_cpu, by_gpu, 1e9))
 
 
+def gpus_of_a_worker(wanted: float, workers: int) -> float:
+    """GPUs of each of so many workers: a group needs whole cards, for two DDP ranks on one cannot speak NCCL."""
+    return 1.0 if workers > 1 and 0 < wanted < 1 else wanted
+
+
 def nodes() -> list[Node]:
     """Living nodes with all that they have, used or not."""
     return [

@@ -14,6 +14,7 @@ from htr_ray import storage
 from htr_ray.corpus.read import Corpus
 from htr_ray.train.job import RESULT, Job, left_out
 from htr_ray.train.launch import run_group
+from htr_ray.train.nodes import gpus_of_a_worker
 
 
 class SendEpochs(UserCallback):
@@ -62,9 +63,12 @@ def run_single(job: Job, console: Console | None = None) -> dict[str, Any]:
         console.print(f"{job.folder} is finished already; delete it or use another --output to train anew")
         result = storage.read_json(done)
     else:
-        gpus = job.settings.gpus_per_worker
+        settings = job.settings
+        gpus = settings.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= job.settings.workers else 0.0
+            enough = ray.cluster_resources().get("GPU", 0) >= (settings.min_workers or settings.workers)
+            gpus = 1.0 if enough else 0.0
+        gpus = gpus_of_a_worker(gpus, settings.workers)
         name = job.folder.rstrip("/").rsplit("/", 1)[-1]
         queue = Queue(actor_options={"num_cpus": 0})
         printer = threading.Thread(target=_print_epochs, args=(queue, console), daemon=True)

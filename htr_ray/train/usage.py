@@ -33,7 +33,8 @@ def usage(device: torch.device) -> dict[str, float]:
         free, total = torch.cuda.mem_get_info(device)
         figures["system/gpu_0_memory_usage_megabytes"] = (total - free) / MEGABYTE
         figures["system/gpu_0_memory_usage_percentage"] = 100.0 * (total - free) / total
-        # It needs NVIDIA's management library, which is not torch's to bring.
-        with suppress(ModuleNotFoundError, RuntimeError):
+        # It needs NVIDIA's management library, which is not torch's to bring. Its errors (on a card shared by MIG, for
+        # one) have no class in common but this, and are no reason to end a training.
+        with suppress(Exception):
             figures["system/gpu_0_utilization_percentage"] = float(torch.cuda.utilization(device))
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,8 +74,17 @@ class Worker:
 
 
 def local_device() -> torch.device:
-    """The GPU that Ray assigned to this process, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The GPU that Ray assigned to this process, or the CPU. Outside of Ray's processes the machine's first GPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() and not _left_without_gpu() else torch.device("cpu")
+
+
+def _left_without_gpu() -> bool:
+    """Whether this is a process of Ray's that was given no GPU: since 2.60, it sees those of others all the same."""
+    ray = sys.modules.get("ray")  # not imported for it: few lines are read without Ray, which takes a second
+    if ray is None or not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.worker.mode == ray.WORKER_MODE and not context.get_accelerator_ids().get("GPU")
 
 
 def set_threads(threads: int | None, cpus: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -69,15 +70,17 @@ class Reader:
 
     def _read(self, lines: list[Line]) -> None:
         images, widths = _pack([line.image for line in lines if line.image is not None])
-        try:
+        found = None
+        # What comes next is not for the handler: until it is left, the error holds the feature maps that were too many.
+        with suppress(torch.OutOfMemoryError):
             found = self._readings(images, widths)
-        except torch.OutOfMemoryError:
-            if len(lines) > 1:
-                torch.cuda.empty_cache()
-                half = len(lines) // 2
-                self._read(lines[:half])
-                self._read(lines[half:])
-                return
+        if found is None and len(lines) > 1:
+            torch.cuda.empty_cache()
+            half = len(lines) // 2
+            self._read(lines[:half])
+            self._read(lines[half:])
+            return
+        if found is None:
             lines[0].reason, lines[0].detail = _NO_MEMORY, f"{images.shape[-1]} pixels wide"
             lines[0].image = None
             return

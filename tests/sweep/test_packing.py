@@ -73,6 +73,26 @@ def test_small_trials_share_a_card_beside_a_group_on_whole_ones(cluster: Cluster
     assert_nothing_left()
 
 
+def test_a_process_takes_the_card_it_was_given_and_none_otherwise(cluster: Cluster) -> None:
+    def device() -> str:
+        import torch
+
+        from htr_ray.train.worker import local_device
+
+        torch.cuda.is_available = lambda: True  # as on a node with a card: Ray hides it from nobody
+        return str(local_device())
+
+    class Trainer:
+        def device(self) -> str:
+            return device()
+
+    given = {gpus: ray.remote(num_gpus=gpus, num_cpus=0.25)(device) for gpus in (0, 0.25, 1)}
+    assert {gpus: ray.get(task.remote()) for gpus, task in given.items()} == {0: "cpu", 0.25: "cuda:0", 1: "cuda:0"}
+    for gpus, expected in ((0, "cpu"), (0.5, "cuda:0")):
+        trainer: Any = ray.remote(num_gpus=gpus, num_cpus=0.25)(Trainer).remote()
+        assert ray.get(trainer.device.remote()) == expected
+
+
 class KillsOnce(Callback):
     """Kills the process of a trial when it first reports."""
 

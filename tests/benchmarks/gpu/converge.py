@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
@@ -98,6 +99,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def share_of(cards: int, runs: int) -> float:
+    """Of a card for each of ``runs`` that are to train at the same time; Ray gives no run a part of two cards."""
+    return math.floor(100 / math.ceil(runs / cards)) / 100
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("corpus")
@@ -117,7 +123,7 @@ def main() -> None:
     here = str(Path(__file__).resolve().parent)
     path = os.pathsep.join([here, str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")])
     gpus = ray.available_resources().get("GPU", 0.0)
-    share = {"num_gpus": int(100 * gpus / len(runs)) / 100} if gpus else {}
+    share = {"num_gpus": share_of(int(gpus), len(runs))} if gpus >= 1 else {}
     # Ray counts CPUs for their streams; trainers that held some could keep each other from having one.
     # One call to a process: PyLaia's network stays behind in its own.
     task = ray.remote(num_cpus=0, max_calls=1, max_retries=0, runtime_env={"env_vars": {"PYTHONPATH": path}}, **share)(

@@ -46,8 +46,9 @@ class LaiaEncoder(nn.Module):
         x = x.permute(0, 3, 1, 2).flatten(2)
         frames = (widths.to(torch.int64) // FRAME).clamp(min=1)
         x = functional.dropout(x, DROPOUT, self.training)
-        packed = pack_padded_sequence(x, frames, batch_first=True, enforce_sorted=False)
-        features, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=x.shape[1])
+        with torch.autocast(x.device.type, enabled=False):  # as htr_ray/model/lstm.py, and why is said there
+            packed = pack_padded_sequence(x.float(), frames, batch_first=True, enforce_sorted=False)
+            features, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=x.shape[1])
         return features, frames
 
 

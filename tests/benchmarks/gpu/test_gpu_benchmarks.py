@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from converge import PEER, settings_of, table
+from converge import PEER, settings_of, share_of, table
 from laia_network import FRAME, LaiaEncoder, build
 
 from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.train.finetune import RecognizerLearner
 from htr_ray.train.job import finetune_job
 
 
@@ -27,7 +28,7 @@ def test_pylaia_learns_in_our_harness() -> None:
     settings, pretext = settings_of(PEER, 1.0, 1.0, 0, [])
     assert pretext == "none" and settings.finetune.max_minutes == 1.0 and settings.model.height == 128
     recognizer = build(finetune_job(settings, "", "", None), Alphabet("ab"))
-    optimizer = torch.optim.AdamW(recognizer.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(RecognizerLearner(recognizer).groups(1e-3))
     torch.manual_seed(0)
     batch = {
         "images": torch.randint(0, 256, (2, 1, 128, 64), dtype=torch.uint8),
@@ -57,6 +58,12 @@ def test_pretraining_takes_a_third() -> None:
 def test_unknown_contender(name: str) -> None:
     with pytest.raises(SystemExit, match=f"{name}: not one of paper, small, tiny"):
         settings_of(name, 1.0, 1.0, 0, [])
+
+
+@pytest.mark.parametrize(("cards", "runs"), [(1, 6), (2, 3), (8, 6), (4, 4), (3, 7)])
+def test_all_runs_fit_on_the_cards_at_once(cards: int, runs: int) -> None:
+    share = share_of(cards, runs)
+    assert 0 < share <= 1 and cards * int(1 / share + 1e-9) >= runs
 
 
 def test_table_tells_failures() -> None:
