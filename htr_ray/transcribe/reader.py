@@ -74,18 +74,17 @@ class Reader:
         # What comes next is not for the handler: until it is left, the error holds the feature maps that were too many.
         with suppress(torch.OutOfMemoryError):
             found = self._readings(images, widths)
-        if found is None and len(lines) > 1:
+        if found is not None:
+            for line, reading in zip(lines, found, strict=True):
+                line.reading, line.image = reading, None
+        elif len(lines) > 1:
             torch.cuda.empty_cache()
             half = len(lines) // 2
             self._read(lines[:half])
             self._read(lines[half:])
-            return
-        if found is None:
+        else:
             lines[0].reason, lines[0].detail = _NO_MEMORY, f"{images.shape[-1]} pixels wide"
             lines[0].image = None
-            return
-        for line, reading in zip(lines, found, strict=True):
-            line.reading, line.image = reading, None
 
     def _readings(self, images: np.ndarray, widths: np.ndarray) -> list[Reading]:
         device = self._device
