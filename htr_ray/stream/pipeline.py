@@ -321,6 +321,9 @@ def _start(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options = ExecutionOptions(preserve_order=True)
+    # Ray Data's own budget is zero until a second after an execution's start, and in a job's first one until an actor
+    # of its own has started: until then one task runs at a time. Ours is settings.workers; rounds bound what is ahead.
+    context.op_resource_reservation_enabled = False
     with DataContext.current(context):
         # Whole blocks: to cut them into rows costs Ray Data more than it costs us.
         blocks = iter(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -21,7 +24,7 @@ from htr_ray.corpus.schema import Line
 from htr_ray.corpus.write import CorpusWriter
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Batch, Recipe
-from htr_ray.stream.pipeline import Source, open_source, stream
+from htr_ray.stream.pipeline import Source, _start, open_source, stream
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -105,6 +108,50 @@ def test_ranks_share_the_batches(sample_corpus: str, two_epochs: list[Batch]) ->
         for part in (first, second):
             for n, line_id in enumerate(part.ids):
                 assert np.array_equal(part.images[n, 0, :, : part.widths[n]], pixels[line_id])
+
+
+@pytest.fixture
+def deaf_coordinator(ray_local: None) -> Iterator[None]:
+    """Ray Data's coordinator grants nothing: so it is in an execution's first second, and until its process is up."""
+
+    class Deaf:
+        def request_resources(self, **_: object) -> None:
+            return None
+
+        def cancel_request(self, _: str) -> None:
+            return None
+
+        def get_reserved_resources(self, _: str) -> dict[str, Any]:
+            return {}
+
+    name = "AutoscalingCoordinator"
+    with contextlib.suppress(ValueError):  # raised when there is none, or none any more
+        while True:
+            ray.kill(ray.get_actor(name, namespace=name))
+            time.sleep(0.1)
+    made: Any = ray.remote(Deaf)
+    deaf = made.options(name=name, namespace=name, lifetime="detached", num_cpus=0).remote()
+    ray.get(deaf.get_reserved_resources.remote(""))
+    yield
+    ray.kill(deaf)
+
+
+def test_all_workers_start_at_once(deaf_coordinator: None, tmp_path: Path) -> None:
+    """Whatever Ray Data believes that it may use: three tasks that wait for each other meet."""
+
+    def meet(item: pa.Table) -> pa.Table:
+        here = item["number"][0].as_py()
+        (tmp_path / str(here)).touch()
+        deadline = time.monotonic() + 60.0
+        while len(list(tmp_path.iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return pa.table({"met": [len(list(tmp_path.iterdir()))]})
+
+    settings = StreamSettings(workers=3)  # type: ignore[call-arg]
+    work = [{"number": number} for number in range(3)], 3
+    started = _start(work, make=meet, settings=settings, placement="SPREAD", prefetch=1)
+    assert started is not None
+    assert [row["met"][0].as_py() for row in started[0]] == [3, 3, 3]
 
 
 def test_uncached_delivers_the_same_lines(sample_corpus: str, two_epochs: list[Batch]) -> None:
