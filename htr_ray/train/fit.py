@@ -197,7 +197,9 @@ def fit(
     wrapped: nn.Module = module
     if worker.world > 1:
         # Without device_ids: with them, DDP moves every input to that device, also what is kept on the CPU on purpose.
-        wrapped = DistributedDataParallel(module)
+        wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        # Statistics over the batches of all are alike on all workers; DDP would send rank 0's before every step.
+        wrapped.broadcast_buffers = not learner.sync_batchnorm
 
     def finished() -> str:
         if outcome.epochs >= settings.max_epochs:
@@ -231,11 +233,7 @@ def fit(
         for step, (batch, wait) in enumerate(_timed(epoch_batches)):
             waited += wait
             outcome.unreadable += [name for name in batch.unreadable if name not in outcome.unreadable]
-            progress = (
-                worker.from_leader(clock.progress(epoch + step / steps))
-                if (settings.max_minutes is not None)
-                else clock.progress(epoch + step / steps)
-            )
+            progress, widest = worker.agree(clock.progress(epoch + step / steps), batch.images.shape[3])
             if progress >= 1.0:
                 break
             factor = rate(progress, warmup=settings.warmup, final=settings.final_rate)
@@ -244,7 +242,7 @@ def fit(
             data = to_tensors(batch, device)
             if worker.world > 1:
                 # Batch statistics see the padding: all workers pad as one worker would.
-                more = worker.largest(batch.images.shape[3]) - batch.images.shape[3]
+                more = widest - batch.images.shape[3]
                 data["images"] = nn.functional.pad(data["images"], (0, more), value=PAPER)
             with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
                 losses = wrapped(data)

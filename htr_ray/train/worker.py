@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -48,21 +49,16 @@ class Worker:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def largest(self, value: int) -> int:
-        """The largest value of all workers."""
+    def agree(self, progress: float, width: int) -> tuple[float, int]:
+        """Rank 0's ``progress``, so that all workers decide alike (clocks differ between machines), and the largest
+        ``width`` of all workers. One message for both: every step waits for it.
+        """
         if self.world == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.int64)
+            return progress, width
+        tensor = torch.tensor([progress if self.leads else -math.inf, width], dtype=torch.float64)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return int(tensor.item())
-
-    def from_leader(self, value: float) -> float:
-        """Rank 0's value, so that all workers decide alike (clocks differ between machines)."""
-        if self.world == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64)
-        dist.broadcast(tensor, src=0)
-        return float(tensor.item())
+        progress, widest = tensor.tolist()
+        return progress, int(widest)
 
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, by rank."""

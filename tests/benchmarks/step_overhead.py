@@ -1,13 +1,15 @@
 """What the training loop adds to a step: ours, fed by the stream, against a plain PyTorch loop on the same batches.
 
-    python tests/benchmarks/step_overhead.py [CORPUS_URI] [--rounds 5] [--steps 30] [--json FILE] [key=value ...]
+    python tests/benchmarks/step_overhead.py [CORPUS_URI] [--rounds 5] [--steps 30] [--workers N] [--json FILE]
+        [key=value ...]
 
-Three contenders take turns, on the same network with the same weights and the very same batches:
+Contenders take turns, on the same network with the same weights and the very same batches:
 
 - ``plain``: the usual loop of a PyTorch tutorial over tensors that lie in memory; it decodes nothing, waits for
   nothing, clips gradients as we do, and asks for the loss once, at the end.
 - ``here``: ``fit`` in this process, fed by the stream, as a one-worker trial of a grid trains.
 - ``group``: ``fit`` in the worker of a Ray Train group of one, as ``jobs/finetune.py`` trains.
+- ``shared``: with ``--workers N``, ``fit`` on a group of N that share each of these batches (DDP); clocks of rank 0.
 
 Measured from the second step to the last of an epoch, in the process that trains: ``cpu`` is the CPU time of its thread
 (of torch's too, where there are several), ``process`` that of the whole process, which includes Ray's and Ray Data's
@@ -144,8 +146,16 @@ def in_group(job: Job, steps: int) -> Figures:
         set_threads(inside.finetune.threads, inside.finetune.cpus_per_worker)
         for _ in range(2):  # every group is a new process: the first time makes oneDNN's kernels
             clocks = Clocks(WARM, steps)
-            ours(inside, given["data"], Worker(report=ray.train.report, placement=launch._stream_placement()), clocks)
-        storage.write_json(storage.join(inside.folder, RESULT), clocks.figures())
+            context = ray.train.get_context()
+            worker = Worker(
+                rank=context.get_world_rank(),
+                world=context.get_world_size(),
+                report=ray.train.report,
+                placement=launch._stream_placement(),
+            )
+            ours(inside, given["data"], worker, clocks)
+        if worker.leads:
+            storage.write_json(storage.join(inside.folder, RESULT), clocks.figures())
 
     launch._worker_loop = loop
     return launch.run_group(job, gpus_per_worker=0.0, name="overhead", callbacks=[])
@@ -156,6 +166,7 @@ def main() -> None:
     asked.add_argument("corpus", nargs="?")
     asked.add_argument("--rounds", type=int, default=5)
     asked.add_argument("--steps", type=int, default=30)
+    asked.add_argument("--workers", type=int, default=1)
     asked.add_argument("--json", type=Path)
     asked.add_argument("settings", nargs="*", default=[], metavar="key=value")
     given = asked.parse_intermixed_args()
@@ -190,13 +201,17 @@ def main() -> None:
             ours(job, data, Worker(), clocks)
             return clocks.figures()
 
-        found: dict[str, list[Figures]] = {"plain": [], "here": [], "group": []}
         number = 0
 
-        def grouped() -> Figures:
-            return in_group(job.model_copy(update={"folder": f"{scratch}/group{number}"}), steps)
+        def grouped(workers: int = 1) -> Figures:
+            settings = job.settings.model_copy(update={"workers": workers})
+            folder = f"{scratch}/group{number}-{workers}"
+            return in_group(job.model_copy(update={"folder": folder, "finetune": settings}), steps)
 
         contenders: dict[str, Callable[[], Figures]] = {"plain": in_memory, "here": here, "group": grouped}
+        if given.workers > 1:
+            contenders["shared"] = lambda: grouped(given.workers)
+        found: dict[str, list[Figures]] = {name: [] for name in contenders}
         for number in range(given.rounds + 1):
             # Back and forth, so that a machine that slows down is no one's disadvantage.
             for name in sorted(contenders, reverse=bool(number % 2)):
@@ -213,7 +228,8 @@ def main() -> None:
                 clock: round(statistics.median(f[clock] / p[clock] for f, p in pairs), 4)
                 for clock in ("cpu", "process", "wall")
             }
-            for name in ("here", "group")
+            for name in contenders
+            if name != "plain"
             for pairs in [list(zip(found[name], found["plain"], strict=True))]
         },
         "rounds": found,

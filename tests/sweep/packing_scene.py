@@ -51,7 +51,7 @@ def play(acts: dict[str, str], folder: str, job: Job, data: Any, worker: Worker)
 
     def waits() -> bool:
         missing = act.startswith("meet") and len(list(meeting.iterdir())) < int(act.split()[1])
-        return bool(worker.from_leader(float(act == "go on" or missing)))
+        return bool(worker.gather(act == "go on" or missing)[0])
 
     while waits():
         worker.report({"epoch": epoch, "epoch_end": True, "progress": 0.1, "seconds": 0.0})
