@@ -20,7 +20,9 @@ from ray._private.state import state
 from ray.core.generated import gcs_pb2
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import WorkerGroupError
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
@@ -193,6 +195,14 @@ class NodesComeAndGo(DefaultFailurePolicy):
 class GroupController(TrainController):
     worker_group_cls = Group
 
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        # Ray's watcher is a process more for every group, for word of a node's end that no worker of ours asks for: a
+        # lost node is no failure without it, either (NodesComeAndGo).
+        self._worker_group_callbacks_to_propagate = [
+            c for c in self._worker_group_callbacks_to_propagate if not isinstance(c, PreemptionCallback)
+        ]
+
     def _make_and_handle_scaling_decision_for_non_running_worker_group(self, controller_state: Any) -> Any:
         # First let go of what the broken group still holds, or the new one is sized without it.
         if self._worker_group:
@@ -206,8 +216,10 @@ class GroupTrainer(DataParallelTrainer):
 
     def _initialize_and_run_controller(self, **parts: Any) -> Any:
         # Ray's cleaner is a process more for every group, asks the dashboard (there may be none) whether the
-        # group lives, and knows no group that still waits for its place. See remove_orphans.
-        parts["callbacks"] = [c for c in parts["callbacks"] if not isinstance(c, PlacementGroupCleanerCallback)]
+        # group lives, and knows no group that still waits for its place. See remove_orphans. So is its manager of
+        # datasets, of which the group has none: workers open their own streams.
+        without = (PlacementGroupCleanerCallback, DatasetsCallback)
+        parts["callbacks"] = [c for c in parts["callbacks"] if not isinstance(c, without)]
         failures, scaling = self.run_config.failure_config, self.scaling_config
         assert isinstance(failures, FailureConfig) and isinstance(scaling, GroupScaling)
         parts["failure_policy"] = NodesComeAndGo(failures)

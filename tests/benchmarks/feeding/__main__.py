@@ -4,11 +4,12 @@
         PEERS/bin/pip install --no-deps webdataset mosaicml-streaming   # and what `import streaming` then asks for
     python tests/benchmarks/feeding CORPUS_URI --peers PEERS/bin/python [--latency 50] [--lines 50000]
 
-Same lines, same decoding, scaling and augmentation (preset `small`), batches of the same size, one worker process,
-the consumer in another. Contenders take turns, ``--rounds`` times; medians are printed. CPU seconds are those of all
-processes of a contender (control groups), so that they hold where other work shares the machine; ``--pace`` lets the
-consumer be busy with every batch for so many seconds, as a training process is. ``first`` is the time from opening
-the lines to the first batch with all modules imported and the cluster up (``warm``: and a stream read before it).
+Same lines, same decoding, scaling and augmentation (preset `small`), batches of the same size, the same number of
+worker processes, the consumer in another. Contenders take turns, ``--rounds`` times; medians are printed. CPU seconds
+are those of all processes of a contender (control groups), so that they hold where other work shares the machine;
+``--pace`` lets the consumer be busy with every batch for so many seconds, as a training process is. ``first`` is the
+time from opening the lines to the first batch with all modules imported and the cluster up (``warm``: and a stream
+read before it).
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1, help="worker processes of each contender")
     parser.add_argument("--pace", type=float, default=0.0)
     parser.add_argument("--cache-mb", type=int, help="stream.cache_mb of ours")
     parser.add_argument("--folder", help="where the other layouts are written and kept (default: a temporary folder)")
@@ -167,7 +169,9 @@ def compare(options: argparse.Namespace, folder: Path, temporary: Path) -> None:
     source = repeated(options.corpus, options.lines, temporary) if options.lines else options.corpus
     if options.lines:
         folder = folder.with_name(f"{folder.name}-{options.lines}")
-    stream = {} if options.cache_mb is None else {"cache_mb": options.cache_mb}
+    stream = {"workers": options.workers}
+    if options.cache_mb is not None:
+        stream["cache_mb"] = options.cache_mb
     for name in options.only:
         if name in NAMES[1:] and not (folder / name).exists():
             command = [options.peers, str(HERE / "peers.py"), name, source, str(folder / name)]

@@ -1,4 +1,4 @@
-"""The usual loaders, each in the set-up that its documentation recommends, with one worker process.
+"""The usual loaders, as their documentation recommends them, with as many worker processes as our stream has.
 
 All of them call the very functions that our stream calls: :meth:`BatchMaker.line` (decode, scale, augment, encode the
 text), :func:`pack` and :func:`padded_width`.
@@ -29,10 +29,14 @@ from htr_ray.stream.scale import pack, scaled_width
 
 SHARD_LINES = 1024
 FETCH_THREADS = 16
-LOADER: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 4, "persistent_workers": True}
 
 Made = tuple[str, str, np.ndarray, np.ndarray]
 """Id, text, image uint8 ``[H, W]``, target int64 ``[L]`` of a line."""
+
+
+def processes(scene: Scene) -> dict[str, Any]:
+    """What a loader is told about its processes: as many as our stream has."""
+    return {"num_workers": scene.streaming.workers, "prefetch_factor": 4, "persistent_workers": True}
 
 
 def lines_of(corpus: Corpus) -> Iterator[dict[str, Any]]:
@@ -168,7 +172,8 @@ class Torch(Contender):
     write = staticmethod(write_files)
 
     def epochs(self, count: int) -> Iterator[Iterator[Fed]]:
-        loader = DataLoader(_Files(self.scene), batch_sampler=_LikeWidths(self.scene), collate_fn=collate, **LOADER)
+        options = {"collate_fn": collate, **processes(self.scene)}
+        loader = DataLoader(_Files(self.scene), batch_sampler=_LikeWidths(self.scene), **options)
         for _ in range(count):
             yield iter(loader)
 
@@ -214,7 +219,7 @@ class WebDataset(Contender):
             .map(made)
             .batched(scene.batch_size, collation_fn=collate, partial=True)
         )
-        loader = wds.WebLoader(dataset, batch_size=None, **LOADER)
+        loader = wds.WebLoader(dataset, batch_size=None, **processes(scene))
         for _ in range(count):
             yield iter(loader)
 
@@ -265,7 +270,8 @@ class Mosaic(Contender):
 
         place = {"remote": scene.peer, "local": scene.cache} if scene.remote else {"local": scene.peer}
         dataset = Lines(**place, shuffle=True, shuffle_seed=1, batch_size=scene.batch_size, num_canonical_nodes=1)
-        loader = streaming.StreamingDataLoader(dataset, batch_size=scene.batch_size, collate_fn=collate, **LOADER)
+        options = {"collate_fn": collate, **processes(scene)}
+        loader = streaming.StreamingDataLoader(dataset, batch_size=scene.batch_size, **options)
         for _ in range(count):
             yield iter(loader)
 
