@@ -98,8 +98,8 @@ def run_group(job: Job, *, gpus_per_worker: float, name: str, callbacks: list[An
     return storage.read_json(storage.join(job.folder, RESULT))
 
 
-def _worker_loop(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+def _member() -> Worker:
+    """The place of this process in its Ray Train group."""
     import ray.train
     import ray.train.torch
     import torch
@@ -107,17 +107,22 @@ def _worker_loop(config: dict[str, Any]) -> None:
     from htr_ray.train.worker import Worker
 
     context = ray.train.get_context()
-    job = Job.model_validate_json(config["job"])
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    worker = Worker(
+    return Worker(
         rank=context.get_world_rank(),
         world=context.get_world_size(),
         device=device,
         report=ray.train.report,
         placement=_stream_placement(),
     )
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    job = Job.model_validate_json(config["job"])
+    worker = _member()
     result = _run(job, config["data"], worker)
     if worker.leads:
         logger.info("%s finished: %s", job.folder, {k: v for k, v in result.items() if k != "history"})

@@ -137,22 +137,14 @@ def in_group(job: Job, steps: int) -> Figures:
     """The same on a Ray Train group: its worker runs :func:`ours` instead of a whole fine-tuning."""
 
     def loop(given: dict[str, Any]) -> None:
-        import ray.train
-
         from htr_ray import storage
 
         inside = Job.model_validate_json(given["job"])
         assert inside.finetune is not None
         set_threads(inside.finetune.threads, inside.finetune.cpus_per_worker)
+        worker = launch._member()
         for _ in range(2):  # every group is a new process: the first time makes oneDNN's kernels
             clocks = Clocks(WARM, steps)
-            context = ray.train.get_context()
-            worker = Worker(
-                rank=context.get_world_rank(),
-                world=context.get_world_size(),
-                report=ray.train.report,
-                placement=launch._stream_placement(),
-            )
             ours(inside, given["data"], worker, clocks)
         if worker.leads:
             storage.write_json(storage.join(inside.folder, RESULT), clocks.figures())
