@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test chaos lint install clean
 
-# torch first, on its own: a bare `torch` among the rest may pull gigabytes of CUDA where the pinned one would not.
+# torch first, on its own: its ordinary wheel for Linux brings gigabytes of CUDA. TORCH_CPU_INDEX=URL, the package index of
+# torch's CPU wheels, spares a machine without a GPU those.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_CPU_INDEX),--no-deps --index-url "$(TORCH_CPU_INDEX)") \
+		"$$(grep ^torch== constraints.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 

@@ -10,7 +10,8 @@
 #
 # One grid on nodes of a Slurm cluster; arguments are those of jobs/full_grid.py:
 #
-#   sbatch cluster/slurm.sh --config cluster/grid.yaml storage=/scratch/me/runs tracking_uri=null
+#   sbatch cluster/slurm.sh --config cluster/grid.yaml corpora=[/scratch/me/corpora/dhsd] \
+#       storage=/scratch/me/runs tracking_uri=null
 #
 # Submit from the repository's root with the virtual environment active. storage and corpora must be on a
 # file system that all nodes see, or on S3. --exclusive: `ray symmetric-run` stops all Ray processes of

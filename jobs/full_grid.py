@@ -1,7 +1,8 @@
 """Run the whole grid: pre-train every encoder once, fine-tune every cell, test, compare.
 
     python jobs/full_grid.py                                   the embedded sample corpus, minutes on a laptop
-    python jobs/full_grid.py --dry-run corpora=[URI]           what would run, on what, for how long
+    python jobs/full_grid.py --dry-run corpora=[URI] preset=small
+                                                               what would run, on what, for how long
     python jobs/full_grid.py --config grid.yaml seeds=[0,1,2]  settings from a file, some overridden
     python jobs/full_grid.py --resume NAME --max-hours 12      go on with a grid, for half a day at the most
     python jobs/full_grid.py "search.finetune={finetune.learning_rate: [0.001, 0.002, 0.005]}"

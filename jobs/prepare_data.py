@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
             count = len(report["problems"])
             print(f"prepare_data: {report['uri']}: {count} problems, see above", file=sys.stderr)
         elif report["uri"]:
-            print(f"\nNext: python jobs/full_grid.py name={report['name']} 'corpora=[{report['uri']}]'")
+            print(f"\nNext: python jobs/full_grid.py name={report['name']} 'corpora=[{report['uri']}]' preset=small")
     except UserError as error:
         status = 2
         result["error"] = str(error)

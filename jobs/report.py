@@ -5,10 +5,10 @@
     python jobs/report.py s3://bucket/runs/dhsd-ssl --output .     a grid by the URI of its folder; the report goes here
 
 A page (report.html) that needs nothing beside it, to open in a browser, print or send; its twin in
-Markdown (report.md, with figures/); the numbers as results.csv (a row per cell), trials.csv and
-comparisons.csv; grid.yaml, the settings; and timeline.png, when which trial ran. Everything goes to the
-folder report/ in the grid's own folder, or to --output, and to the grid's run in MLflow (unless
---no-mlflow). A grid that still runs, or in which something failed, gives a report of what is there; what
+Markdown (report.md, with figures/); the numbers as results.csv (a row per cell), trials.csv,
+comparisons.csv and searches.csv; grid.yaml, the settings; and timeline.png, when which trial ran.
+Everything goes to the folder report/ in the grid's own folder, or to --output, and to the grid's run in
+MLflow (unless --no-mlflow). A grid that still runs, or in which something failed, gives a report of what is there; what
 is not is named. Needs no GPU and starts no Ray. jobs/full_grid.py writes the same report at its end.
 """
 

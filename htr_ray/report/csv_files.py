@@ -12,6 +12,7 @@ from typing import Any
 from htr_ray.report.analysis import Analysis
 from htr_ray.report.comparisons import Comparison, with_none
 from htr_ray.report.statistics import Interval, Labels
+from htr_ray.storage import redacted
 
 _PLACE = ["corpus", "protocol", "decoder", "label_fraction", "pretext"]
 _COSTS = ["pretrain_minutes", "finetune_minutes", "gpu_hours", "parameters", "gflops"]
@@ -97,7 +98,7 @@ def trials_csv(made: Analysis) -> bytes:
                 "state": trial.state,
                 **{name: trial.result.get(name) for name in _FIGURES},
                 "gpus": trial.gpus,
-                "failure": trial.failure,
+                "failure": trial.failure and redacted(trial.failure),
             }
             for trial in made.grid.trials
         ),

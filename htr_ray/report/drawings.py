@@ -95,7 +95,7 @@ def learning_curves(made: Analysis) -> list[Figure]:
         series = [curve for cell in made.row(place) if (curve := _mean_curve(cell)) is not None]
         if series:
             title = f"Learning curves: {_where(where)}, {percent(place.fraction)} of the labels"
-            caption = f"{title}. Means over seeds; bands from the lowest to the highest."
+            caption = f"{title}. Means over the seeds that got so far; bands from the lowest to the highest."
             drawn += _figure(anchor("epochs", *where), caption, figures.curves(series, title=title))
     return drawn
 

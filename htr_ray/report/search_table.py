@@ -9,6 +9,7 @@ import pandas as pd
 from htr_ray.report.document import MANY_ROWS, Table, Value
 from htr_ray.report.results import ChoiceResult, SearchResult
 from htr_ray.report.wording import UNKNOWN, number
+from htr_ray.storage import redacted
 
 _RECIPE = "as set"
 _FIGURES = {"val_cer": "validation CER", "val_accuracy": "pretext accuracy"}
@@ -24,7 +25,7 @@ def search_table(searches: list[SearchResult]) -> Table | None:
             Value(_values(choice)),
             Value(_CHOSEN if choice.number == search.winner else ""),
             Value(UNKNOWN if choice.figure is None else number(choice.figure), _FIGURES[search.figure]),
-            Value(choice.failure or choice.state, muted=choice.state != "done"),
+            Value(redacted(choice.failure or choice.state), muted=choice.state != "done"),
             Value(number(100 * choice.progress, 0)),
             Value(number(choice.minutes)),
         ]

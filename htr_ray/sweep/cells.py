@@ -13,6 +13,9 @@ from htr_ray.sweep import space
 from htr_ray.sweep.recipe import changes_task, deciding_cell, first_task
 from htr_ray.train.job import MODEL, Job
 
+SAMPLE = "sample"
+"""What stands for the URI of the embedded corpus, and its name."""
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -16,7 +16,7 @@ from htr_ray.config import GridSettings, ModelSettings, SearchSettings
 from htr_ray.corpus.read import Corpus
 from htr_ray.model.encoder import Encoder
 from htr_ray.stream.scale import scaled_width
-from htr_ray.sweep.cells import Trial
+from htr_ray.sweep.cells import SAMPLE, Trial, corpus_name
 from htr_ray.sweep.halving import WHOLE, rungs
 from htr_ray.sweep.resources import at_a_time, need
 from htr_ray.sweep.wording import duration
@@ -37,6 +37,8 @@ def notes(settings: GridSettings, trials: list[Trial]) -> list[str]:
     found = []
     if settings.protocols == ["frozen"] and settings.pretexts == ["none"]:
         found.append("protocol 'frozen' without pre-training measures a random encoder")
+    if settings.preset == "tiny" and any(corpus_name(uri) != SAMPLE for uri in settings.corpora):
+        found.append("preset 'tiny' is made for the embedded corpus; handwriting wants preset=small, or paper on GPUs")
     for uri in settings.corpora:
         info = Corpus.open(uri).info
         if info.alphabet_unseen:
@@ -77,14 +79,16 @@ def planned(trials: Sequence[Trial], gpus: float, search: SearchSettings) -> dic
             continue
         if trial.job.corpus not in corpora:
             corpora[trial.job.corpus] = Corpus.open(trial.job.corpus)
+        # By what the trial asks for: the nodes with the GPUs may be yet to come.
+        on_gpu = need(trial, gpus).gpus > 0
         corpus, key = corpora[trial.job.corpus], f"{trial.job.corpus}/{trial.stage}"
         if key not in speeds:
-            speeds[key] = GPU_LINES_PER_SECOND if gpus else _lines_per_second(trial, corpus)
+            speeds[key] = GPU_LINES_PER_SECOND if on_gpu else _lines_per_second(trial, corpus)
         lines = corpus.info.counts["train"].lines * (trial.job.label_fraction or 1.0)
         lines = max(lines, stage.min_steps_per_epoch * stage.batch_size)
         lines = min(lines, (stage.max_steps_per_epoch or lines) * stage.batch_size)
         seconds = stage.max_epochs * lines / (speeds[key] * stage.workers)
-        found[trial.key] = Planned(seconds, bool(gpus), share)
+        found[trial.key] = Planned(seconds, on_gpu, share)
     return found
 
 

@@ -24,7 +24,7 @@ from htr_ray.sweep import summary
 from htr_ray.sweep.board import Board
 from htr_ray.sweep.budget import Budget
 from htr_ray.sweep.callbacks import GridCallback
-from htr_ray.sweep.cells import Trial, expand, grid_folder
+from htr_ray.sweep.cells import SAMPLE, Trial, expand, grid_folder
 from htr_ray.sweep.find import GRID_FILE
 from htr_ray.sweep.halving import CellHalving
 from htr_ray.sweep.optuna_choices import check_installed
@@ -46,7 +46,6 @@ from htr_ray.train.wake import wake
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = "sample"
 # Almost nothing, so that processes start beside whatever runs; but none on a head node without CPUs.
 WAKING_CPUS = 0.01
 _READERS = 16  # object stores answer slowly but in parallel

@@ -37,12 +37,12 @@ class ErrorCount:
 
     @property
     def cer(self) -> float:
-        """Character error rate in percent; 0 for no characters."""
+        """Character error rate in percent; against no characters, 100 for each that was read."""
         return 100.0 * self.character_edits / max(self.characters, 1)
 
     @property
     def wer(self) -> float:
-        """Word error rate in percent; 0 for no words."""
+        """Word error rate in percent; against no words, 100 for each that was read."""
         return 100.0 * self.word_edits / max(self.words, 1)
 
 

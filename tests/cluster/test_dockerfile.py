@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -55,7 +56,6 @@ def test_versions_are_pinned_and_both_variants_exist(stages: list[list[dict[str,
 
 
 def test_extras_of_the_image_exist(repository: Path) -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML by itself")
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert {"cluster", "server"} <= set(project["optional-dependencies"])
 

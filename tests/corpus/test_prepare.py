@@ -283,7 +283,7 @@ def test_job_to_s3_and_back(tmp_path: Path, s3: str) -> None:
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     uri = f"{s3}/corpora/c"
-    assert f"python jobs/full_grid.py name=c 'corpora=[{uri}]'" in out.stdout
+    assert f"python jobs/full_grid.py name=c 'corpora=[{uri}]' preset=small" in out.stdout
     corpus = Corpus.open(uri)
     assert corpus.info.licence == "CC0" and corpus.info.source == f"{s3}/raw/*.parquet"
     assert all(len(sides) == 1 for sides in _sides(corpus, "writer").values())

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -14,10 +15,12 @@ import yaml
 from grid_on_disk import SKILL, write_grid
 from lxml import etree, html
 
+from htr_ray import storage
 from htr_ray.config import GridSettings
 from htr_ray.report import build
-from htr_ray.sweep.cells import Trial
-from htr_ray.sweep.results import load_grid
+from htr_ray.report.results import ChoiceResult, SearchResult
+from htr_ray.sweep.cells import Trial, expand
+from htr_ray.sweep.results import load_grid, write_failures
 
 FILES = {"report.html", "report.md", "results.csv", "trials.csv", "comparisons.csv", "grid.yaml"}
 
@@ -93,6 +96,19 @@ def test_the_settings_can_be_run_again_and_hold_no_password(files: dict[str, byt
     settings = GridSettings.model_validate(yaml.safe_load(files["report/grid.yaml"]))
     assert settings.seeds == [0, 1]
     assert settings.tracking_uri == "postgresql://me:***@host/db"
+    assert not any(b"secret" in content for content in files.values())
+
+
+def test_reasons_of_failures_hold_no_password(tmp_path: Path) -> None:
+    reason = "s3://me:secret@bucket/runs/part-00000: the file is damaged"
+    folder = write_grid(tmp_path, lines=12, skip=lambda trial: trial.pretext == "flip" and trial.stage == "finetune")
+    trials = expand(GridSettings.model_validate(storage.read_json(f"{folder}/grid.json")))
+    write_failures(folder, {trial.key: reason for trial in trials if trial.pretext == "flip"})
+    grid = load_grid(folder)
+    choice = ChoiceResult(0, {}, "failed", None, 0.5, 1.0, reason)
+    files = build(replace(grid, searches=[SearchResult("a", "val_cer", None, [choice])]))
+    assert any(row["failure"] == reason.replace("secret", "***") for row in rows(files["report/trials.csv"]))
+    assert reason.replace("secret", "***").split(":", 1)[1].encode() in files["report/report.html"]
     assert not any(b"secret" in content for content in files.values())
 
 

@@ -18,7 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def main() -> None:
         "minutes": asked.minutes,
         "versions": environment.stdout.split("\n")[:-1],
         "machine": processor(),
-        "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with cpu_clock() as clock:
         told |= train(contender, race, clock)
