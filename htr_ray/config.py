@@ -33,6 +33,7 @@ NOT_SETTINGS = frozenset({"HTR_RAY_CACHE"})  # the folder of downloaded corpora 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 # Ray's label selectors (https://docs.ray.io/en/latest/ray-core/scheduling/labels.html).
 NodeLabel = Annotated[str, Field(pattern=r"^!?([\w.-]+|in\([\w.-]+(,[\w.-]+)*\))$")]
 
@@ -145,9 +146,11 @@ class StreamSettings(Settings):
     )
     prefetch_batches: Count = Field(4, description="Batches held ready beside the trainer, at the least.")
     cache_mb: Annotated[int, Field(ge=0)] = Field(
-        512, description="Lines are kept in Ray's object store where they fit: decoded and scaled, else as files."
+        512, description="A split's lines stay in Ray's object store where they fit: decoded and scaled, else as files."
     )
-    read_retries: Count = Field(5, description="Attempts of a read from storage before the run fails.")
+    read_retries: Count = Field(
+        5, description="How often a task is tried again whose storage did not answer, or whose process died."
+    )
 
 
 class StageSettings(Settings):
@@ -328,7 +331,7 @@ class RunSettings(Settings):
     """What a single stage run needs (``jobs/pretrain.py``, ``jobs/finetune.py``), without the grid's axes."""
 
     preset: PresetName = Field("small", description="Model and training recipe; single keys override it.")
-    seed: int = Field(0, description="Seed of weights, label subset, shuffling and views.")
+    seed: Seed = Field(0, description="Seed of weights, label subset, shuffling and views.")
     model: ModelSettings = Field(default_factory=ModelSettings)  # type: ignore[arg-type]
     augment: AugmentSettings = Field(default_factory=AugmentSettings)
     pretext: PretextSettings = Field(default_factory=PretextSettings)  # type: ignore[arg-type]
@@ -379,7 +382,7 @@ class GridSettings(Settings):
     protocols: Annotated[list[ProtocolName], Axis] = Field(
         default_factory=lambda: list(get_args(ProtocolName)[:1]), min_length=1, description="Evaluation protocols."
     )
-    seeds: Annotated[list[int], Axis] = Field(
+    seeds: Annotated[list[Seed], Axis] = Field(
         default_factory=lambda: [0], min_length=1, description="Seeds; each is a repetition of every cell."
     )
     preset: PresetName = Field("tiny", description="Model and training recipe; single keys override it.")

@@ -7,13 +7,23 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from htr_ray.corpus.headers import Header, plain_header
 
 # A scan of a whole double page at 600 dpi is smaller; what is larger is a mistake or an attack.
 MAX_PIXELS = 100_000_000
 _ORIENTATION_TAG, _UPRIGHT = 0x0112, 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of each EXIF orientation upright."""
 
 
 def decode_grey(data: bytes) -> np.ndarray:
@@ -112,8 +122,9 @@ def _grey(image: Image.Image) -> np.ndarray:
     except Exception as error:  # as above: any exception means that the file is not whole
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"corrupt image ({reason[:100]})") from None
-    if _orientation(image) != _UPRIGHT:
-        image = ImageOps.exif_transpose(image)
+    if (turn := _TURNS.get(_orientation(image))) is not None:
+        # Not ImageOps.exif_transpose: it writes the EXIF anew, and raises whatever its other, damaged fields trip over.
+        image = image.transpose(turn)
     if image.mode == "L" and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode.startswith("I") or image.mode == "F":

@@ -34,8 +34,8 @@ class CTCDecoder(nn.Module):
         """Negative log likelihood per character.
 
         ``features`` [B, T, dim], ``frames`` int64 [B], ``targets`` int64 [B, L] padded with 0,
-        ``lengths`` int64 [B] -> float32 [B]. Zero, and without gradient, for the lines that
-        ``too_long`` names.
+        ``lengths`` int64 [B] -> float32 [B]. Zero, and without gradient, for lines that have
+        too few frames (``corpus.frames.too_long_for_ctc``).
         """
         return character_nll(self.log_probs(features), frames, targets, lengths)
 
@@ -124,17 +124,6 @@ def character_nll(log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: T
         log_probs.transpose(0, 1), targets, frames, lengths, BLANK, reduction="none", zero_infinity=True
     )
     return loss / lengths.clamp(min=1).to(loss.device, non_blocking=True)
-
-
-def too_long(frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """Lines whose target needs more frames than they have, so that CTC cannot learn from them: bool [B].
-
-    ``frames`` int64 [B], ``targets`` int64 [B, L], ``lengths`` int64 [B]. A character takes a
-    frame, and one more when it repeats the character before it.
-    """
-    inside = torch.arange(1, targets.shape[1], device=targets.device) < lengths[:, None]
-    repeats = ((targets[:, 1:] == targets[:, :-1]) & inside).sum(1)
-    return lengths + repeats > frames
 
 
 def _best_paths(log_probs: Tensor, frames: Tensor) -> list[list[int]]:

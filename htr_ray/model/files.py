@@ -29,7 +29,7 @@ _FIRST_FORMAT = 1
 """Enough for all but right-to-left recognizers, whose texts an older htr-ray would return backwards."""
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-_SHAPING = ("channels", "blocks", "lstm_hidden", "lstm_layers")
+_SHAPING = ("channels", "blocks", "lstm_hidden", "lstm_layers", "lstm_skip")
 
 
 def save_encoder(folder: str | os.PathLike[str], encoder: Encoder, extra: dict[str, Any] | None = None) -> None:

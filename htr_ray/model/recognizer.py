@@ -75,8 +75,8 @@ class Recognizer(nn.Module):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Loss of each line: float32 [B].
 
-        ``batch``: images uint8 [B, 1, H, W], widths int [B], targets int64 [B, L] padded with 0,
-        lengths int64 [B], all on the recognizer's device.
+        ``batch``: images uint8 [B, 1, H, W] and targets int64 [B, L] padded with 0 on the recognizer's device; widths
+        int [B] and lengths int64 [B] on the CPU, where their values are asked for.
         """
         features, frames = self.encoder(batch["images"], batch["widths"])
         features = self.dropout(features)

@@ -136,7 +136,9 @@ class BatchMaker:
             image = augment(image, recipe.augment, rng, seen=lap if self.pretext is None else None)
         if self.pretext is not None:
             return self.pretext.view(image, rng)
-        return image[:, : recipe.max_width], self._target(text)
+        if image.shape[1] > recipe.max_width:  # stretched by augmentation: all of the text stays, as in a line so wide
+            image = cv2.resize(image, (recipe.max_width, recipe.height), interpolation=cv2.INTER_AREA)
+        return image, self._target(text)
 
     def __call__(self, lines: Mapping[str, Sequence[Any]], *, lap: int, epoch: int, total: int, last: bool) -> pa.Table:
         """Pack lines (columns ``id``, ``image``, ``text``) into a one-row table of :data:`SCHEMA`."""

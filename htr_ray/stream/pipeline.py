@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import ray
 from pyarrow import fs
 from ray.data import DataContext, ExecutionOptions, TaskPoolStrategy
+from ray.exceptions import RaySystemError
 
 from htr_ray import storage
 from htr_ray.config import StreamSettings
@@ -46,6 +47,8 @@ BLOCK_BYTES = 4 * 2**20
 # Scaled lines made in one go, at the least (3,000 lines of 48x200 are 28 MiB): to start an execution costs up to a
 # second, which half of the last one has to hide.
 AHEAD_BYTES = 64 * 2**20
+# And at the most: they lie in the object store.
+MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ def stream(
     line_bytes = recipe.height * int(source.plan.widths.mean() + 1)
     prefetch = -(-settings.prefetch_batches * source.plan.batch_size * line_bytes // BLOCK_BYTES)
     start = functools.partial(_start, make=make, settings=settings, placement=placement, prefetch=prefetch)
-    rounds = _rounds(source.plan, line_bytes, settings, first_epoch, epochs)
+    rounds = _rounds(source.plan, line_bytes, settings, first_epoch, epochs, world)
     with ThreadPoolExecutor(1, thread_name_prefix="htr-ray-stream") as background:
         following = background.submit(start, next(rounds, None))
         try:
@@ -279,9 +282,9 @@ def stream(
 
 
 def _rounds(
-    plan: Plan, line_bytes: int, settings: StreamSettings, first_epoch: int, epochs: int | None
+    plan: Plan, line_bytes: int, settings: StreamSettings, first_epoch: int, epochs: int | None, world: int
 ) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Chunks to be made in one Ray Data execution, and their number of batches.
+    """Chunks of which one of ``world`` workers' shares is made in one Ray Data execution, and their number of batches.
 
     A round is finite and unthrottled: Ray Data's loop spins, and takes the trainer's
     interpreter lock, while it holds finished output back (measured: 19 instead of 60
@@ -297,9 +300,10 @@ def _rounds(
         for place, (lap, number, lines) in enumerate(chunks, 1):
             items.append({"lap": lap, "chunk": number, "epoch": epoch, "ends": place == len(chunks)})
             steps += -(-lines // plan.batch_size)
-            size += lines * line_bytes
-            # Enough chunks that every CPU worker has one in hand and one to come.
-            if size >= AHEAD_BYTES and len(items) >= min(2 * settings.workers, MAX_CHUNKS):
+            size += lines * line_bytes // world
+            # Enough chunks that every CPU worker has one in hand and one to come, if they are not too large for that.
+            enough = size >= AHEAD_BYTES and len(items) >= min(2 * settings.workers, MAX_CHUNKS)
+            if enough or size >= MOST_BYTES:
                 yield items, steps
                 items, steps, size = [], 0, 0
     if items:
@@ -337,6 +341,7 @@ def _start(
                 compute=TaskPoolStrategy(size=settings.workers),
                 ray_remote_args_fn=lambda: {
                     "max_retries": settings.read_retries,
+                    "retry_exceptions": [storage.Unavailable, RaySystemError],  # the second is Ray Data's own
                     "scheduling_strategy": placement,
                 },
             )

@@ -9,6 +9,7 @@ from typing import Any
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.fractions import label_subset
 from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Recipe
 from htr_ray.stream.pipeline import Source, open_source
@@ -58,16 +59,11 @@ def _finetune(job: Job) -> FinetuneData:
     assert settings is not None and job.label_fraction is not None
     corpus = Corpus.open(job.corpus)
     alphabet = corpus.alphabet
-    index = corpus.index("train", columns=("id", "text"))
-    labelled = [
-        (line_id, text)
-        for line_id, text in zip(index["id"].to_pylist(), index["text"].to_pylist(), strict=True)
-        if text
-    ]
+    labelled = _labelled(corpus, "train")
     if not labelled:
         raise UserError(f"{corpus.uri}: no training line has a text; fine-tuning needs some labels")
-    subset = label_subset([line_id for line_id, _ in labelled], job.label_fraction, corpus.info.name, job.seed)
-    texts = {line_id: text for line_id, text in labelled if line_id in subset}
+    subset = label_subset(list(labelled), job.label_fraction, corpus.info.name, job.seed)
+    texts = {line_id: text for line_id, text in labelled.items() if line_id in subset}
     foreign = {line_id: "".join(sorted(alphabet.covers(text))) for line_id, text in texts.items()}
     set_aside = [f"{line_id}: {unknown}" for line_id, unknown in foreign.items() if unknown]
     if set_aside:
@@ -83,13 +79,13 @@ def _finetune(job: Job) -> FinetuneData:
     for text in test:
         for character in alphabet.covers(text or ""):
             unknown[character] = unknown.get(character, 0) + 1
-    # max_width is for memory; augmentation may stretch a line a little beyond it.
     train = job.recipe(augment=job.augment, alphabet=alphabet)
     plain = job.recipe()
-    ids = corpus.index("val", columns=("id",))["id"].to_pylist()
     shared: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "labelled": True}
-    few = sampled(ids, settings.eval_lines, 0)
-    everything = open_source(corpus, "val", plain, job.stream, seed=0, **shared)
+    few = sampled(list(_labelled(corpus, "val")), settings.eval_lines, 0)
+    # Of no use until the end, which a halved trial does not reach, and read once then.
+    last = job.stream.model_copy(update={"cache_mb": 0})
+    everything = open_source(corpus, "val", plain, job.stream if few is None else last, seed=0, **shared)
     return FinetuneData(
         train=open_source(
             corpus,
@@ -106,7 +102,7 @@ def _finetune(job: Job) -> FinetuneData:
         if few is None
         else open_source(corpus, "val", plain, job.stream, seed=0, only=few, **shared),
         validation_all=everything,
-        test=open_source(corpus, "test", plain, job.stream, seed=0, **shared),
+        test=open_source(corpus, "test", plain, last, seed=0, **shared),
         train_recipe=train,
         plain_recipe=plain,
         alphabet=alphabet,
@@ -114,6 +110,12 @@ def _finetune(job: Job) -> FinetuneData:
         set_aside=set_aside,
         unknown_in_test=unknown,
     )
+
+
+def _labelled(corpus: Corpus, split: Split) -> dict[str, str]:
+    """Texts of a split's lines that have one, by id."""
+    index = corpus.index(split, columns=("id", "text"))
+    return {i: text for i, text in zip(index["id"].to_pylist(), index["text"].to_pylist(), strict=True) if text}
 
 
 def _pretrain(job: Job) -> PretrainData:

@@ -13,13 +13,14 @@ import torch
 
 from htr_ray import storage
 from htr_ray.corpus.alphabet import Alphabet
+from htr_ray.errors import UserError
 from htr_ray.model.cost import cost
 from htr_ray.model.files import load_encoder, save_recognizer
 from htr_ray.model.recognizer import Recognizer
 from htr_ray.stream.pipeline import Source
 from htr_ray.train import checkpoint
 from htr_ray.train.data import FinetuneData
-from htr_ray.train.fit import EvalBatches, Learner, _evaluate, fit
+from htr_ray.train.fit import NONE_READABLE, EvalBatches, Learner, _evaluate, fit
 from htr_ray.train.job import MODEL, READINGS, RESULT, Job
 from htr_ray.train.metrics import ErrorCount, grapheme_error_rate
 from htr_ray.train.worker import Worker, autocast_dtype
@@ -75,11 +76,13 @@ class RecognizerLearner(Learner):
             readings = recognizer.read(batch["images"], batch["widths"], self.beam)
             weights = batch["weights"].tolist()
             for line_id, truth, reading, weight in zip(batch["ids"], batch["texts"], readings, weights, strict=True):
-                if weight == 0.0:  # could not be decoded; counted as unreadable, not as an error
+                if weight == 0.0:  # could not be decoded; named as unreadable (EvalBatches), not counted as an error
                     continue
                 edits = count.add(truth, reading.text)
                 self.readings.append(LineReading(line_id, truth, reading.text, reading.confidence, edits))
         total = ErrorCount(*worker.sum(count.as_list()))
+        if not total.lines:
+            raise UserError(NONE_READABLE)
         return {"val_cer": total.cer, "val_wer": total.wer}
 
 
@@ -136,6 +139,7 @@ def run(job: Job, data: FinetuneData, worker: Worker) -> dict[str, Any]:
     def figures(source: Source) -> tuple[dict[str, float], list[LineReading]]:
         batches = EvalBatches(source, data.plain_recipe, job.stream, worker)
         errors = _evaluate(learner, batches, worker, dtype)
+        outcome.leave_out(batches.unreadable, worker)
         readings = [reading for part in worker.gather(learner.readings) for reading in part]
         return errors, sorted(readings, key=lambda reading: reading.id)
 

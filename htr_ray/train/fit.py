@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from htr_ray import storage
 from htr_ray.config import StageSettings, StreamSettings
 from htr_ray.errors import UserError
 from htr_ray.model.batchnorm import synchronise
@@ -67,6 +68,11 @@ class Outcome:
     unreadable: list[str] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def leave_out(self, names: list[str], worker: Worker) -> None:
+        """Note the unreadable lines that this worker and the others met; called by all of them."""
+        met = (name for part in worker.gather(names) for name in part)
+        self.unreadable = list(dict.fromkeys([*self.unreadable, *met]))
+
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Any]:
     """Move a batch to the device. Strings stay as they are, and widths and lengths on the CPU, where their values are
@@ -117,8 +123,17 @@ class Tally:
         return sum(n for n, _ in kept), sum(loss for _, loss in kept)
 
 
+NONE_READABLE = (
+    "none of the lines that it is to be judged by could be decoded; "
+    "python jobs/prepare_data.py --check --input CORPUS says what is wrong with them"
+)
+
+
 class EvalBatches:
-    """The batches of a validation or test split, decoded once where they fit in memory."""
+    """The batches of a validation or test split, decoded once where they fit in memory.
+
+    unreadable: names of those lines of this worker that could not be decoded, once the batches were read.
+    """
 
     def __init__(self, source: Source, recipe: Recipe, settings: StreamSettings, worker: Worker) -> None:
         self._open = lambda: stream(
@@ -132,6 +147,7 @@ class EvalBatches:
         )
         self._kept: list[Batch] | None = None
         self._device = worker.device
+        self.unreadable: list[str] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._kept is not None:
@@ -140,7 +156,9 @@ class EvalBatches:
             return
         kept: list[Batch] | None = []
         size = 0
+        self.unreadable = []
         for batch in self._open():
+            self.unreadable += batch.unreadable
             size += batch.images.nbytes
             if kept is not None:
                 # A copy: the stream's buffers would pin whole blocks in the object store.
@@ -194,6 +212,12 @@ def fit(
             torch.manual_seed(seed * 1009 + worker.rank + 7919 * state["epoch"])
         outcome = Outcome(**state["outcome"])
         logger.info("%s: continuing after epoch %d", folder, outcome.epochs)
+    found = worker.gather(outcome.epochs)
+    if len(set(found)) > 1:
+        raise storage.Unavailable(
+            f"{folder}: the workers of the group see checkpoints of different epochs ({', '.join(map(str, found))}); "
+            "all nodes must see the same files there: set storage (or --output) to what they share, or to s3://"
+        )
     wrapped: nn.Module = module
     if worker.world > 1:
         # Without device_ids: with them, DDP moves every input to that device, also what is kept on the CPU on purpose.
@@ -208,7 +232,8 @@ def fit(
             return "patience"
         return "max_minutes" if clock.progress(outcome.epochs) >= 1.0 else ""
 
-    outcome.stopped = finished()
+    # One worker's clock decides for all, here and below, or they would wait for each other for ever.
+    outcome.stopped = worker.gather(finished())[0]
     saved_at = clock.seconds
     batches: Generator[Batch, None, None] = stream(
         source,
@@ -228,11 +253,12 @@ def fit(
         module.train()
         lines, waited, step = 0, 0.0, 0
         tally = Tally()
+        unreadable: list[str] = []
         began = time.monotonic()
         progress = 0.0
         for step, (batch, wait) in enumerate(_timed(epoch_batches)):
             waited += wait
-            outcome.unreadable += [name for name in batch.unreadable if name not in outcome.unreadable]
+            unreadable += batch.unreadable
             progress, widest = worker.agree(clock.progress(epoch + step / steps), batch.images.shape[3])
             if progress >= 1.0:
                 break
@@ -279,7 +305,10 @@ def fit(
                 f"{folder}: the training loss or gradient is not finite in all of epoch {epoch}; lower learning_rate "
                 f"({settings.learning_rate}) or set precision=float32"
             )
+        if worker.world > 1 and not learner.sync_batchnorm:
+            worker.share(module.buffers())  # each has moved its own since DDP sent those of rank 0
         figures = _evaluate(learner, validation, worker, dtype)
+        outcome.leave_out([*unreadable, *validation.unreadable], worker)
         outcome.epochs += 1
         score = figures[learner.score] * learner.sign
         if outcome.best_score is None or score > outcome.best_score:
@@ -298,7 +327,6 @@ def fit(
             **usage.usage(device),
         }
         outcome.history.append({"epoch": epoch, **metrics})
-        # One worker's clock decides for all, or they would wait for each other for ever.
         stop = worker.gather(finished())[0]
         outcome.stopped = stop
         worker.report(
@@ -323,7 +351,7 @@ def fit(
     batches.close()
     module.load_state_dict(best)
     outcome.seconds = clock.seconds
-    if outcome.unreadable:
+    if outcome.unreadable and worker.leads:
         logger.warning("%d unreadable lines were left out: %s", len(outcome.unreadable), outcome.unreadable[:5])
     return outcome
 

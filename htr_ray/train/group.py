@@ -26,7 +26,12 @@ from ray.train.v2._internal.callbacks.preemption_callback import PreemptionCallb
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy, ResizeDecision
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    FixedScalingPolicy,
+    NoopDecision,
+    ResizeDecision,
+)
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2.api.config import FailureConfig, ScalingConfig
@@ -156,6 +161,8 @@ class FreeScaling(BesideOthers, ElasticScalingPolicy):
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
         self._held = worker_group_state.num_workers
+        if not all(status.running for status in worker_group_status.worker_statuses.values()):
+            return NoopDecision()  # it is ending: rank 0 stores the result, the others are done
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 
     def _get_reserved_resources(self) -> dict[str, Any]:

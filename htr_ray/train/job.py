@@ -77,7 +77,7 @@ class Job(BaseModel):
 
 
 def left_out(unreadable: list[str], set_aside: list[str]) -> list[str]:
-    """What to tell a person about lines that did not take part in training: how many, why, and the first few."""
+    """What to tell a person about lines that did not take part: how many, why, and the first few."""
     told = []
     for names, why in ((unreadable, "unreadable line(s) were left out"), (set_aside, LEFT_ASIDE)):
         if names:

@@ -121,8 +121,17 @@ def _member() -> Worker:
 
 def _worker_loop(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs."""
+    from htr_ray import storage
+    from htr_ray.train import checkpoint
+    from htr_ray.train.job import RESULT
+
     job = Job.model_validate_json(config["job"])
     worker = _member()
+    # The others are done while rank 0 stores the result: a node that is lost then starts a finished group again.
+    if any(worker.gather(storage.exists(storage.join(job.folder, RESULT)))):
+        if worker.leads:
+            checkpoint.clear(job.folder)
+        return
     result = _run(job, config["data"], worker)
     if worker.leads:
         logger.info("%s finished: %s", job.folder, {k: v for k, v in result.items() if k != "history"})

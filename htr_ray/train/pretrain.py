@@ -13,13 +13,14 @@ from torch import nn
 
 from htr_ray import storage
 from htr_ray.corpus.read import Corpus
+from htr_ray.errors import UserError
 from htr_ray.model.encoder import Encoder
 from htr_ray.model.files import save_encoder
 from htr_ray.pretext import make as make_pretext
 from htr_ray.pretext.base import Pretext
 from htr_ray.train import checkpoint
 from htr_ray.train.data import PretrainData
-from htr_ray.train.fit import EvalBatches, Learner, fit
+from htr_ray.train.fit import NONE_READABLE, EvalBatches, Learner, fit
 from htr_ray.train.job import MODEL, PREVIEW, RESULT, Job
 from htr_ray.train.preview import preview
 from htr_ray.train.worker import Worker
@@ -68,8 +69,9 @@ class PretextLearner(Learner):
             loss += float((module.pretext.loss(logits, batch["targets"]) * keep).sum())
             lines += float(keep.sum())
         totals = [sum(column) for column in zip(*worker.gather([right, loss, lines]), strict=True)]
-        count = max(totals[2], 1.0)
-        return {"val_accuracy": 100.0 * totals[0] / count, "val_loss": totals[1] / count}
+        if not totals[2]:
+            raise UserError(NONE_READABLE)
+        return {"val_accuracy": 100.0 * totals[0] / totals[2], "val_loss": totals[1] / totals[2]}
 
 
 def run(job: Job, data: PretrainData, worker: Worker) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from htr_ray.config import Precision
 
@@ -59,6 +60,11 @@ class Worker:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         progress, widest = tensor.tolist()
         return progress, int(widest)
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every worker rank 0's values of ``tensors``."""
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, by rank."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_ray.config import ModelSettings
-from htr_ray.corpus.frames import frames, too_long_for_ctc
-from htr_ray.model.ctc import too_long
+from htr_ray.corpus.frames import frames
 from htr_ray.model.resnet import frames_of
 from htr_ray.stream.scale import scaled_width
 
@@ -22,15 +20,3 @@ def test_as_stream_and_encoder(sizes: list[tuple[int, int]], height: int, width_
     widths, heights = np.array(sizes, np.int32).T
     expected = [frames_of(scaled_width(w, h, height, width_scale, max_width)) for w, h in sizes]
     assert frames(widths, heights, settings).tolist() == expected
-
-
-@given(st.lists(st.tuples(st.text("ab", min_size=1, max_size=6), st.integers(1, 9)), min_size=1, max_size=5))
-def test_as_the_decoder(lines: list[tuple[str, int]]) -> None:
-    available = np.array([count for _, count in lines])
-    lengths = np.array([len(text) for text, _ in lines])
-    repeats = np.array([sum(a == b for a, b in zip(text, text[1:], strict=False)) for text, _ in lines])
-    targets = torch.zeros(len(lines), 6, dtype=torch.int64)
-    for row, (text, _) in zip(targets, lines, strict=True):
-        row[: len(text)] = torch.tensor([ord(c) for c in text])
-    expected = too_long(torch.from_numpy(available), targets, torch.from_numpy(lengths))
-    assert too_long_for_ctc(available, lengths, repeats).tolist() == expected.tolist()

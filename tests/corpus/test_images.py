@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from htr_ray.corpus.images import as_grey_file, decode_grey, encode_png
 
@@ -81,6 +81,26 @@ def test_orientation_is_applied() -> None:
     assert np.abs(got.astype(int) - np.rot90(GREY, -1)).max() <= 3
     kept, width, height = as_grey_file(data)
     assert kept != data and (width, height) == got.shape[::-1]
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_shown_as_pillow_shows_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = _file(Image.fromarray(GREY), exif=exif)
+    assert np.array_equal(decode_grey(data), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+
+
+def test_other_exif_may_be_damaged() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    data = _file(Image.fromarray(GREY), "JPEG", exif=exif, quality=98)
+    resolution = data.index(b"\x01\x1a\x00\x05")
+    damaged = data[: resolution + 3] + b"\x02" + data[resolution + 4 :]  # a text where a number belongs
+    with pytest.raises(TypeError):  # else this tests nothing
+        ImageOps.exif_transpose(Image.open(io.BytesIO(damaged)))
+    assert np.array_equal(decode_grey(damaged), decode_grey(data))
+    assert as_grey_file(damaged)[1:] == GREY.shape
 
 
 def test_grey_files_are_kept_byte_for_byte() -> None:

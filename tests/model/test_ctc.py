@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htr_ray.corpus.alphabet import Alphabet
-from htr_ray.model.ctc import CTCDecoder, character_nll, likelihoods, too_long
+from htr_ray.corpus.frames import too_long_for_ctc
+from htr_ray.model.ctc import CTCDecoder, character_nll, likelihoods
 from htr_ray.model.language import Fusion
 from htr_ray.model.ngrams import CharacterNgrams
 from htr_ray.model.wordlist import WordList
@@ -223,7 +224,8 @@ def test_too_long_is_where_ctc_has_no_path(frames: int, texts: list[list[int]]) 
     reference = torch.nn.functional.ctc_loss(
         log_probs, targets, torch.full((len(texts),), frames), lengths, reduction="none"
     )
-    found = too_long(torch.full((len(texts),), frames), targets, lengths)
+    repeats = np.array([sum(a == b for a, b in itertools.pairwise(text)) for text in texts])
+    found = too_long_for_ctc(np.full(len(texts), frames), lengths.numpy(), repeats)
     assert found.tolist() == reference.isinf().tolist()
 
 

@@ -72,7 +72,9 @@ def test_encoder_round_trip_and_out_of_a_recognizer(tmp_path: Path) -> None:
         assert into.training
 
 
-@pytest.mark.parametrize(("name", "value"), [("channels", 64), ("lstm_hidden", 8), ("lstm_layers", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("channels", 64), ("lstm_hidden", 8), ("lstm_layers", 1), ("lstm_skip", False)]
+)
 def test_encoder_that_does_not_fit_names_the_setting(tmp_path: Path, name: str, value: int) -> None:
     save_encoder(tmp_path, Encoder(small_settings(**{name: value})))
     into = Encoder(small_settings())

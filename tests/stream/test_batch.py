@@ -156,6 +156,22 @@ def test_lines_are_scaled_and_bounded() -> None:
         assert made(recipe, content, lap).widths.max() <= 128, "augmentation may stretch a line, but not beyond this"
 
 
+def test_augmentation_takes_nothing_off_a_line_that_is_as_wide_as_may_be() -> None:
+    """Its text stays whole, so its picture must: the last stroke is seen, however it was stretched."""
+    geometric = {"probability": 1.0, "strength": 1.5}
+    others = {name: {"probability": 0.0} for name in ("colour", "blur", "noise", "morphological")}
+    recipe = Recipe(
+        height=32, width_scale=1.0, max_width=256, seed=0, augment=AugmentSettings(geometric=geometric, **others)
+    )  # type: ignore[arg-type]
+    picture = np.full((32, 256), 230, np.uint8)
+    picture[4:28, 246:250] = 0
+    content = {"id": ["a"], "image": [encode_png(picture)], "text": [None]}
+    for lap in range(60):
+        batch = made(recipe, content, lap)
+        assert batch.widths[0] <= 256
+        assert batch.images[0, 0].min() < 115, lap
+
+
 def test_batches_have_few_distinct_widths() -> None:
     widths = [padded_width(width) for width in range(1, 2049)]
     assert all(padded - width >= 0 for width, padded in enumerate(widths, start=1))

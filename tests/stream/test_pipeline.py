@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from htr_ray import storage
 from htr_ray.config import AugmentSettings, StreamSettings
 from htr_ray.corpus.images import decode_grey, encode_png
 from htr_ray.corpus.read import Corpus
@@ -24,7 +26,8 @@ from htr_ray.corpus.schema import Line
 from htr_ray.corpus.write import CorpusWriter
 from htr_ray.errors import UserError
 from htr_ray.stream.batch import Batch, Recipe
-from htr_ray.stream.pipeline import Source, _start, open_source, stream
+from htr_ray.stream.pipeline import AHEAD_BYTES, MOST_BYTES, Source, _rounds, _start, open_source, stream
+from htr_ray.stream.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -256,6 +259,44 @@ def test_real_handwriting_is_the_same_however_it_is_kept(handwriting: Path, tmp_
         assert same(batches, list(stream(replace(scaled, cached=None, scaling=None), recipe, SETTINGS, epochs=2)))
         named = [(batch.epoch, name.split(":")[0]) for batch in batches for name in batch.unreadable]
         assert named == [(0, "line-5"), (1, "line-5")]
+
+
+class AwayOnce(Corpus):
+    """Storage that does not answer the first time that each process or another asks."""
+
+    def read_row_group(self, file_uri: str, row_group: int, columns: Sequence[str] = ()) -> pa.Table:
+        flag = Path(self.uri) / f"asked-{row_group}"
+        if not flag.exists():
+            flag.touch()
+            raise storage.Unavailable(f"{file_uri}: no answer")
+        return super().read_row_group(file_uri, row_group, columns)
+
+
+def test_storage_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    uri = write_corpus(tmp_path / "c", 60)
+    source = source_of(uri, UNCACHED)
+    away = replace(source, corpus=AwayOnce(source.corpus.uri, source.corpus.info))
+    assert same(list(stream(away, RECIPE, UNCACHED, epochs=1)), list(stream(source, RECIPE, UNCACHED, epochs=1)))
+    assert list((tmp_path / "c").glob("asked-*")), "else nothing was away"
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 16), (8, 1)])
+def test_rounds_are_large_enough_and_not_too_large(world: int, workers: int) -> None:
+    lines, shuffle, line_bytes = 400_000, 16_384, 64 * 600
+    plan = Plan(
+        widths=np.full(lines, 600, np.int32),
+        unit=np.arange(lines, dtype=np.int32),
+        batch_size=64,
+        shuffle_lines=shuffle,
+        seed=0,
+    )
+    settings = StreamSettings(workers=workers, shuffle_lines=shuffle)  # type: ignore[call-arg]
+    rounds = list(_rounds(plan, line_bytes, settings, 0, 1, world))
+    assert [item["chunk"] for items, _ in rounds for item in items] == list(range(len(plan.epoch(0))))
+    chunk = shuffle * line_bytes / world
+    for items, _ in rounds[:-1]:
+        assert AHEAD_BYTES <= len(items) * chunk < MOST_BYTES + chunk
 
 
 def test_corrupt_image_is_named_and_nothing_else_lost(tmp_path: Path) -> None:

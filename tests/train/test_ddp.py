@@ -12,13 +12,17 @@ import pytest
 import ray
 import ray.cloudpickle
 from ray.train import UserCallback
-from train_helpers import PLAIN, finetuning, into, losses
+from train_helpers import PLAIN, changed_copy, damage, finetuning, into, losses
 
 from htr_ray import storage
 from htr_ray.corpus.read import Corpus
 from htr_ray.errors import UserError
+from htr_ray.model.files import load_recognizer
+from htr_ray.train.data import FinetuneData, open_data
+from htr_ray.train.fit import EvalBatches
 from htr_ray.train.launch import run_group, run_here
 from htr_ray.train.single import run_single
+from htr_ray.train.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -87,6 +91,37 @@ def test_killed_worker(sample_corpus: str, alone: dict[str, Any], tmp_path: Path
     assert epochs.count(0) == 1, "it must not begin anew"
     assert [entry["epoch"] for entry in result["history"]] == [0, 1, 2]
     assert losses(result) == pytest.approx(losses(alone), rel=1e-3)
+
+
+def test_a_group_that_starts_again_after_its_result_trains_no_more(sample_corpus: str, tmp_path: Path) -> None:
+    """As when the node of a worker that is done goes while rank 0 stores the result."""
+    job = finetuning(sample_corpus, tmp_path / "run", *OPTIONS, "finetune.workers=2")
+    storage.write_json(storage.join(job.folder, "result.json"), {"test_cer": 12.5})
+    (tmp_path / "run" / "checkpoint-00003-0123abcd").mkdir()
+    log = tmp_path / "log"
+    assert run_group(job, gpus_per_worker=0, name="again", callbacks=[Keep(log)]) == {"test_cer": 12.5}
+    assert not log.exists() and not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_figures_and_unreadable_lines_are_those_of_all_workers(sample_corpus: str, tmp_path: Path) -> None:
+    """Also where each has batch statistics of its own: the figures are those of the model that is stored."""
+    corpus = changed_copy(sample_corpus, tmp_path / "corpus", damage(7))
+    job = finetuning(
+        corpus,
+        tmp_path / "run",
+        *(*OPTIONS, "finetune.workers=2", "finetune.max_epochs=2", "model.sync_batchnorm=false", "stream.cache_mb=0"),
+    )
+    result = run_group(job, gpus_per_worker=0, name="own", callbacks=[])
+    named = sorted(name.split(":")[0] for name in result["unreadable"])
+    assert named == [f"{split}-{number}" for split in ("test", "train", "val") for number in range(7)]
+    stored = load_recognizer(tmp_path / "run" / "model")
+    readings = {line["id"]: line["reading"] for line in storage.read_json(storage.join(job.folder, "readings.json"))}
+    data = open_data(job)
+    assert isinstance(data, FinetuneData)
+    for batch in EvalBatches(data.test, data.plain_recipe, job.stream, Worker()):
+        found = [line.text for line in stored.read(batch["images"], batch["widths"], None)]
+        assert found == [readings.get(line_id, text) for line_id, text in zip(batch["ids"], found, strict=True)]
+    assert len(readings) == result["test_lines"] == Corpus.open(corpus).info.counts["test"]["lines"] - 7
 
 
 def test_single_stage_returns_a_finished_result(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_helpers import PLAIN, finetuning, into, losses, pretraining
+from train_helpers import PLAIN, changed_copy, damage, finetuning, into, losses, pretraining
 
 from htr_ray import storage
 from htr_ray.corpus.images import decode_grey
@@ -23,6 +23,7 @@ from htr_ray.train.data import FinetuneData, open_data
 from htr_ray.train.launch import run_here
 from htr_ray.train.metrics import count_errors, grapheme_error_rate
 from htr_ray.train.schedule import Clock
+from htr_ray.train.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -146,24 +147,11 @@ def test_preview_shows_what_the_encoder_answered(sample_corpus: str, tmp_path: P
 
 def test_pretrain_needs_no_labels(sample_corpus: str, tmp_path: Path) -> None:
     """Fine-tuning names what is missing, pre-training does not ask for it."""
-    corpus = unlabelled_copy(sample_corpus, tmp_path / "corpus")
+    corpus = changed_copy(sample_corpus, tmp_path / "corpus", lambda split, number, row: {**row, "text": None})
     result = run_here(pretraining(corpus, tmp_path / "a", "pretrain.max_epochs=1"), into([]))
     assert result["epochs"] == 1
     with pytest.raises(UserError, match="no training line has a text"):
         run_here(finetuning(corpus, tmp_path / "b"), into([]))
-
-
-def unlabelled_copy(uri: str, target: Path) -> str:
-    from htr_ray.corpus.schema import SPLITS, Line
-    from htr_ray.corpus.write import CorpusWriter
-
-    corpus = Corpus.open(uri)
-    with CorpusWriter(str(target), "unlabelled") as writer:
-        for split in SPLITS:
-            for file in corpus.files(split):
-                for row in corpus.read_row_group(file, 0).to_pylist():
-                    writer.add(Line(**{**row, "text": None}), split)
-    return str(target)
 
 
 # --- resuming ---------------------------------------------------------------------------
@@ -308,6 +296,47 @@ def test_foreign_character_is_set_aside(sample_corpus: str, tmp_path: Path, capl
     assert result["lines"] == len(texts) - len(affected)
     assert result["unreadable"] == []
     assert any(affected[0].split(":")[0] in record.message for record in caplog.records)
+
+
+def test_unreadable_lines_of_every_split_are_named(sample_corpus: str, tmp_path: Path) -> None:
+    corpus = changed_copy(sample_corpus, tmp_path / "corpus", damage(2))
+    result = run_here(finetuning(corpus, tmp_path / "run", "finetune.max_epochs=2"), into([]))
+    assert sorted(name.split(":")[0] for name in result["unreadable"]) == [
+        f"{split}-{number}" for split in ("test", "train", "val") for number in range(2)
+    ]
+    assert result["test_lines"] == Corpus.open(corpus).info.counts["test"]["lines"] - 2
+
+
+def test_validation_lines_that_nobody_can_read(sample_corpus: str, tmp_path: Path) -> None:
+    """No errors among no lines would be the best of all figures."""
+    corpus = changed_copy(sample_corpus, tmp_path / "corpus", damage(10**6, ("val",)))
+    for job in (
+        finetuning(corpus, tmp_path / "run", "finetune.max_epochs=1"),
+        pretraining(corpus, tmp_path / "other", "pretrain.max_epochs=1"),
+    ):
+        with pytest.raises(UserError, match="none of the lines .* could be decoded.*--check"):
+            run_here(job, into([]))
+
+
+def test_a_sample_of_validation_lines_is_one_of_those_with_a_text(sample_corpus: str, tmp_path: Path) -> None:
+    def few(split: str, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "text": None} if split == "val" and number >= 12 else row
+
+    corpus = changed_copy(sample_corpus, tmp_path / "corpus", few)
+    data = open_data(finetuning(corpus, tmp_path / "run", "finetune.eval_lines=10"))
+    assert isinstance(data, FinetuneData)
+    assert (data.validation.lines, data.validation_all.lines) == (10, 12)
+    assert data.validation.cached is not None
+    assert data.validation_all.cached is data.test.cached is None, "they are read once, at the end"
+
+
+def test_workers_that_see_different_checkpoints(
+    sample_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a folder that each node has for itself: their weights would drift apart, or they wait for ever."""
+    monkeypatch.setattr(Worker, "gather", lambda self, value: [value, 3] if value == 0 else [value])
+    with pytest.raises(UserError, match=r"run: the workers .* different epochs \(0, 3\); all nodes must"):
+        run_here(finetuning(sample_corpus, tmp_path / "run"), into([]))
 
 
 def test_patience_ends_it(sample_corpus: str, tmp_path: Path) -> None:

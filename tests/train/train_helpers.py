@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from htr_ray.config import RunSettings, load
+from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.schema import SPLITS, Line
+from htr_ray.corpus.write import CorpusWriter
 from htr_ray.train.job import Job, finetune_job, pretrain_job
 
 SMALL = [
@@ -31,6 +35,32 @@ def finetuning(corpus: str, folder: object, *overrides: str, encoder: str | None
 
 def pretraining(corpus: str, folder: object, *overrides: str, pretext: Any = "flip") -> Job:
     return pretrain_job(settings(*overrides), corpus, str(folder), pretext)
+
+
+Change = Callable[[str, int, dict[str, Any]], dict[str, Any]]
+"""``(split, number, row)`` -> the row as it is to be."""
+
+
+def changed_copy(uri: str, target: Path, change: Change) -> str:
+    """A corpus with other rows."""
+    corpus = Corpus.open(uri)
+    with CorpusWriter(str(target), "changed") as writer:
+        for split in SPLITS:
+            rows = [row for file in corpus.files(split) for row in corpus.read_row_group(file, 0).to_pylist()]
+            for number, row in enumerate(rows):
+                writer.add(Line(**change(split, number, row)), split)
+    return str(target)
+
+
+def damage(lines: int, splits: Sequence[str] = SPLITS) -> Change:
+    """The first lines of each split have files that were cut off, and the split and a number for a name."""
+
+    def change(split: str, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        if number >= lines or split not in splits:
+            return row
+        return row | {"id": f"{split}-{number}", "image": row["image"][:40]}
+
+    return change
 
 
 def into(reports: list[dict[str, Any]], after: Callable[[dict[str, Any]], None] | None = None) -> Any:
