@@ -12,13 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from ray._common.utils import get_ray_address_file
 from rich.console import Console
 
 from htr_ray.errors import UserError
 from htr_ray.machine import cores
 
-_CURRENT = Path("/tmp/ray/ray_current_cluster")
-"""Where ``ray start`` notes its address (documented in ``ray.init``)."""
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -42,7 +41,13 @@ def cluster(console: Console) -> Iterator[None]:
                 f"RAY_ADDRESS={asked}: no Ray answers there; start it (ray start --head), correct the address, "
                 "or set RAY_ADDRESS=local for one of this job's own"
             )
-        ray.init(address=asked, **_QUIET)
+        try:
+            ray.init(address=asked, **_QUIET)
+        except ConnectionError as error:  # of "auto" only Ray knows where it would be
+            raise UserError(
+                f"RAY_ADDRESS={asked}: no Ray runs on this machine; start it (ray start --head), "
+                "or set RAY_ADDRESS=local for one of this job's own"
+            ) from error
     elif asked != "local" and (running := started_here()) is not None:
         ray.init(address=running, **_QUIET)
     else:
@@ -62,7 +67,7 @@ def _start(console: Console) -> None:
 def started_here() -> str | None:
     """The cluster that ``ray start`` began on this machine, if it still runs."""
     try:
-        address = _CURRENT.read_text().strip()
+        address = Path(get_ray_address_file(None)).read_text().strip()
     except OSError:
         return None
     return address if address and _answers(address) else None

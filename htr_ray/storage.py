@@ -310,10 +310,15 @@ def _clean(path: str) -> str:
 
 
 def _with_path(uri: str, change: Any) -> str:
-    if _SCHEME.match(uri) and "?" in uri and not uri.lower().startswith("file:"):
-        path, query = uri.split("?", 1)
-        return f"{change(path)}?{query}"
-    return change(uri)
+    path = without_query(uri)
+    return f"{change(path)}{uri[len(path) :]}"
+
+
+def without_query(uri: str) -> str:
+    """A URI up to its query (``?region=...``); the names of local files may hold a question mark."""
+    if _SCHEME.match(uri) and not uri.lower().startswith("file:"):
+        return uri.partition("?")[0]
+    return uri
 
 
 def _first_line(error: BaseException) -> str:

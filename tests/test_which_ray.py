@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,33 @@ from htr_ray.errors import UserError
 def no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ray.is_initialized()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(connect, "_CURRENT", tmp_path / "ray_current_cluster")
+    monkeypatch.setattr(connect, "get_ray_address_file", lambda folder: str(tmp_path / "ray_current_cluster"))
+
+
+def test_ray_start_is_found_where_it_notes_its_address(tmp_path: Path) -> None:
+    """Where a login sets TMPDIR, that is not /tmp/ray."""
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        told = subprocess.run(
+            [sys.executable, "-c", "from htr_ray.connect import started_here; print(started_here())"],
+            env={**os.environ, "TMPDIR": str(tmp_path), "RAY_TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert told.stdout.strip() == address
+
+
+def test_auto_without_a_ray_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(**options: object) -> None:  # Ray itself would find one that another program has started meanwhile
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "init", nobody)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(UserError, match="RAY_ADDRESS=auto: no Ray runs"), connect.cluster(Console(quiet=True)):
+        pass
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense"])

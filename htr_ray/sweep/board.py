@@ -234,9 +234,11 @@ class Board:
         """The searcher never starts what is behind a failed trial, or behind a search that has no winner."""
         while True:
             lost = {trial.key for trial in self._trials.values() if trial.state == "failed"}
+            probed = {trial.group for trial in self._trials.values() if trial.probe}
             searches: dict[str, set[State]] = {}
             for trial in self._trials.values():
-                if trial.group is not None:
+                # Where probes judge, an encoder that is done is no winner yet.
+                if trial.group is not None and (trial.probe or trial.group not in probed):
                     searches.setdefault(trial.group, set()).add(trial.state)
             lost |= {key for key, states in searches.items() if states <= {"failed", "halved"}}
             found = [

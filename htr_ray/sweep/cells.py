@@ -45,8 +45,9 @@ class Trial:
 
 
 def corpus_name(uri: str) -> str:
-    """Last part of a corpus URI."""
-    return posixpath.basename(uri.rstrip("/")) or uri
+    """Last part of a corpus URI, without its query (``?region=...``)."""
+    path = storage.without_query(uri)
+    return posixpath.basename(path.rstrip("/")) or path
 
 
 def grid_folder(settings: GridSettings) -> str:

@@ -59,14 +59,18 @@ def recipe_of(settings: GridSettings) -> dict[str, Any]:
 
     def walk(node: dict[str, Any], prefix: str) -> None:
         for key, value in node.items():
+            if prefix in ("pretrain.", "finetune.") and key in FREE_STAGE:
+                continue
             if isinstance(value, dict):
                 walk(value, f"{prefix}{key}.")
-            elif not (prefix in ("pretrain.", "finetune.") and key in FREE_STAGE):
+            else:
                 flat[prefix + key] = value
 
     # What a search that nobody asks for would be like decides nothing.
     searched = bool(settings.search.pretrain or settings.search.finetune)
     walk(settings.model_dump(mode="json", exclude=FREE if searched else FREE | {"search"}), "")
+    if searched:  # the keys of choices do not name it
+        flat["the seed that is searched (the smallest of seeds)"] = min(settings.seeds)
     if settings.search.scope == "stage" or changes_task(settings.search.pretrain):
         decides = [*map(str, deciding_cell(settings)), first_task(settings)] if searched else []
         flat["what decides a search"] = " ".join(filter(None, decides))

@@ -159,7 +159,7 @@ def _check_unchanged(settings: GridSettings, folder: str) -> None:
     uri = storage.join(folder, GRID_FILE)
     if not storage.exists(uri):
         return
-    before, now = recipe_of(GridSettings.model_validate(storage.read_json(uri))), recipe_of(settings)
+    before, now = recipe_of(read_settings(folder)), recipe_of(settings)
     changed = [
         f"{key}: was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

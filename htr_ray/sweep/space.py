@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
@@ -32,6 +34,8 @@ PARTS = {
     "pretrain": "pretrain",
     "finetune": "finetune",
 }
+# Each choice is drawn from an order of all of them.
+MOST_COMBINATIONS = 10**6
 Values = dict[str, Any]
 """One choice: setting (or pattern) -> value; empty: the recipe as it stands."""
 
@@ -108,17 +112,43 @@ def space_for(settings: GridSettings, stage: str, pretext: str) -> Space:
 
 def count(settings: GridSettings, space: Space) -> int:
     """How many choices there are: as many as asked, or fewer where the space has no more."""
-    combined = _combinations(settings, space)
+    finite = _finite(settings, space)
     asked = settings.search.choices
-    return asked if combined is None else min(asked, 1 + len(combined))
+    return asked if finite is None else min(asked, 1 + finite.others)
 
 
-def _combinations(settings: GridSettings, space: Space) -> list[Values] | None:
-    """All choices of a finite space but the recipe as it stands; None: there are infinitely many."""
-    if any(isinstance(spec, Range) for spec in space.values()):
+@dataclass(frozen=True)
+class _Finite:
+    """The combinations of lists, by their numbers in the order of ``itertools.product``."""
+
+    sizes: list[int]
+    own: list[int]
+    """Numbers of those that are the recipe as it stands, ascending."""
+
+    @property
+    def others(self) -> int:
+        return math.prod(self.sizes) - len(self.own)
+
+    def place(self, number: int) -> list[int]:
+        """Where in each list the ``number``-th of the others has its value."""
+        for own in self.own:
+            number += own <= number
+        return [int(place) for place in np.unravel_index(number, self.sizes)]
+
+
+def _finite(settings: GridSettings, space: Space) -> _Finite | None:
+    """A space of lists; None: there are infinitely many choices. Raises UserError where there are too many."""
+    lists = {key: spec for key, spec in space.items() if not isinstance(spec, Range)}
+    if len(lists) < len(space):
         return None
-    combined = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
-    return [values for values in combined if not all(_has(settings, key, value) for key, value in values.items())]
+    sizes = [len(spec) for spec in lists.values()]
+    if math.prod(sizes) > MOST_COMBINATIONS:
+        raise UserError(
+            f"search: the lists of {', '.join(space)} have {math.prod(sizes):,} combinations, more than "
+            f"{MOST_COMBINATIONS:,}; give ranges ({{low: ..., high: ...}}) in place of some"
+        )
+    same = [[n for n, value in enumerate(spec) if _has(settings, key, value)] for key, spec in lists.items()]
+    return _Finite(sizes, [int(np.ravel_multi_index(places, sizes)) for places in itertools.product(*same)])
 
 
 def _has(settings: GridSettings, pattern: str, value: Any) -> bool:
@@ -137,9 +167,10 @@ def draw(settings: GridSettings, space: Space, group: str, number: int) -> Value
     """Choice ``number`` of a search, the same whenever and wherever it is drawn; 0 is the recipe as it stands."""
     if number == 0:
         return {}
-    combined = _combinations(settings, space)
-    if combined is not None:
-        return combined[np.random.RandomState(seed(group)).permutation(len(combined))[number - 1]]
+    finite = _finite(settings, space)
+    if finite is not None:
+        places = finite.place(int(np.random.RandomState(seed(group)).permutation(finite.others)[number - 1]))
+        return {key: spec[place] for (key, spec), place in zip(space.items(), places, strict=True)}  # type: ignore[index]
     state = np.random.RandomState(seed(f"{group}/{number}"))
     return tidy({key: domain(settings, key, spec).sample(random_state=state) for key, spec in space.items()})
 

@@ -129,7 +129,7 @@ class Record:
         """Make the trial's run, or continue the one it has; ``finished``: only to add what it lacks."""
         flat = dict(flatten(params))
         trial = self._find_trial(key)
-        if trial is not None and any(trial.params.get(k, v) != v for k, v in flat.items() if k not in free):
+        if trial is not None and any(trial.params.get(k, v) != v for k, v in flat.items() if not _among(k, free)):
             log.info("trial %s has other parameters now; its old run is deleted", key)
             self._client.delete_run(trial.run_id)
             trial = None
@@ -267,7 +267,10 @@ class Record:
 
     def mark_recorded(self, key: str) -> None:
         """Note on the run of a finished trial that nothing is missing."""
-        self._client.set_tag(self._trial(key).run_id, RECORDED_TAG, RECORDED)
+        trial = self._trial(key)
+        self._client.set_tag(trial.run_id, RECORDED_TAG, RECORDED)
+        # Nobody logs to it any more, and of long trials they are most of a megabyte each.
+        trial.points.clear()
 
     def end_trial(self, key: str, failed: str | None, now: int, status: str = "FINISHED") -> None:
         """End the trial's run with ``status``, or as FAILED with the reason in a tag."""
@@ -406,6 +409,11 @@ class Record:
         for name, value in values.items():
             trial.points.setdefault((name, step), value)
             trial.latest[name] = value
+
+
+def _among(key: str, names: Collection[str]) -> bool:
+    """Whether a flat key is one of ``names``, or of what such a name holds (``finetune.node_labels.LABEL``)."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _plain(value: Any) -> Any:

@@ -101,6 +101,21 @@ def test_nothing_is_left_when_all_have_ended(clock: Clock) -> None:
     assert headline(grid, clock.now).startswith("5 done of 5 trials")
 
 
+def test_a_search_whose_probes_all_fail_leaves_nothing_waiting(clock: Clock) -> None:
+    """Its encoders are done, but nobody knows which is the best."""
+    overrides = ["corpora=[c]", "pretexts=[flip]", "decoders=[ctc]", "label_fractions=[1.0]", "seeds=[0,1]"]
+    searched = "search.pretrain={pretext.window_aspect: [1.0, 2.0]}"
+    mine = expand(load(GridSettings, overrides=[*overrides, searched], environment={}))
+    planned = {trial.key: Planned(100.0, guessed=False) for trial in mine}
+    made = board(clock, trials=mine, planned=planned)
+    for trial in mine:
+        if trial.group:
+            made.started(trial.key)
+            made.ended(trial.key, "away" if trial.probe else None)
+    states = {trial.key: trial.state for trial in made.progress().trials}
+    assert {states[trial.key] for trial in mine if not trial.group} == {"failed"} and made.progress().finished
+
+
 EVENTS = st.sampled_from(["started", "reported", "broke", "ended", "failed", "halved"])
 
 

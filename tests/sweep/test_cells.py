@@ -103,6 +103,8 @@ def test_two_corpora_of_the_same_name_are_refused(grid: Make) -> None:
 def test_corpus_name() -> None:
     assert corpus_name("s3://bucket/corpora/dhsd/") == "dhsd"
     assert corpus_name("dhsd") == "dhsd"
+    assert corpus_name("s3://bucket/dhsd?region=eu-north-1") == "dhsd"
+    assert corpus_name("/corpora/who?") == "who?"
 
 
 def test_what_decides_a_search_is_part_of_the_recipe(grid: Make) -> None:
@@ -115,6 +117,9 @@ def test_what_decides_a_search_is_part_of_the_recipe(grid: Make) -> None:
         )
         assert (before != after) == refused
     assert recipe_of(grid("search.choices=3")) == recipe_of(grid())  # nothing is searched
+    # The choices are the smallest seed's.
+    first, more, other = (recipe_of(grid(space, f"seeds={seeds}")) for seeds in ("[1,2]", "[3,2,1]", "[0,1,2]"))
+    assert first == more != other
 
 
 def test_the_recipe_is_what_changes_results_and_nothing_else(grid: Make) -> None:
@@ -123,6 +128,7 @@ def test_the_recipe_is_what_changes_results_and_nothing_else(grid: Make) -> None
         grid(
             *("preset=tiny", "seeds=[4]", "storage=s3://b/x", "finetune.workers=3", "stream.workers=2"),
             *("pretexts=[flip]", "max_concurrent=3", "finetune.checkpoint_minutes=9", "name=other"),
+            "finetune.node_labels={ray.io/market-type: spot}",
         )
     )
     assert same == before

@@ -321,6 +321,12 @@ def test_another_recipe_under_the_same_name_is_refused(first: dict[str, Any], pl
     assert place.run(*GRID, "finetune.retries=7", "stream.prefetch_batches=2")["failed"] == {}
 
 
+def test_a_grid_of_another_version_is_named(place: Place) -> None:
+    storage.write_json(f"{place.root}/old/grid.json", {"finetune": {"gone": 1}})
+    with pytest.raises(UserError, match=r"old/grid\.json: finetune\.gone: .* another version of htr-ray"):
+        place.run(*GRID, "name=old")
+
+
 def test_settings_of_a_grid_are_found_by_its_name(first: dict[str, Any], place: Place) -> None:
     assert load_settings("first", str(place.root)).finetune.batch_size == 16
     with pytest.raises(UserError, match="--resume nope: no grid of that name"):

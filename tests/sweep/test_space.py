@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr_ray.config import GridSettings
+from htr_ray.config import GridSettings, load
 from htr_ray.errors import UserError
 from htr_ray.sweep import space
 from htr_ray.sweep.cells import expand
@@ -79,6 +81,32 @@ def test_a_finite_space_is_tried_whole_and_nothing_twice(grid: Make) -> None:
         (("finetune.warmup", 0.1), ("finetune.batch_size", 8)),
         (("finetune.warmup", 0.1), ("finetune.batch_size", 16)),
     }
+
+
+@given(
+    rates=st.lists(st.sampled_from([0.001, 0.002, 0.005]), min_size=1, max_size=3),
+    sizes=st.lists(st.sampled_from([8, 16, 32]), min_size=1, max_size=3),
+    warmups=st.lists(st.sampled_from([0.0, 0.02, 0.1]), min_size=1, max_size=3),
+)
+def test_a_finite_space_is_all_combinations_but_the_recipe(
+    rates: list[float], sizes: list[int], warmups: list[float]
+) -> None:
+    settings = load(GridSettings, overrides=["preset=small", "search.choices=1000"], environment={})
+    wanted: Any = {"finetune.learning_rate": rates, "finetune.batch_size": sizes, "finetune.warmup": warmups}
+    own = (settings.finetune.learning_rate, settings.finetune.batch_size, settings.finetune.warmup)
+    others = [values for values in itertools.product(rates, sizes, warmups) if values != own]
+    number = space.count(settings, wanted)
+    assert number == 1 + len(others)
+    drawn = [tuple(space.draw(settings, wanted, "g", choice).values()) for choice in range(1, number)]
+    assert sorted(drawn) == sorted(others)
+
+
+def test_more_combinations_than_can_be_drawn_from_are_refused(grid: Make) -> None:
+    """At once, and not after minutes."""
+    lists = ", ".join(f"augment.{name}.strength: [{', '.join(map(str, range(3)))}]" for name in ("blur", "noise"))
+    many = ", ".join(f"finetune.{name}: {list(range(1, 120))}" for name in ("batch_size", "patience", "max_epochs"))
+    with pytest.raises(UserError, match=r"15,166,431 combinations, more than 1,000,000; give ranges"):
+        expand(grid("corpora=[c]", f"search.finetune={{{lists}, {many}}}"))
 
 
 @given(

@@ -275,8 +275,9 @@ def test_an_end_that_was_laid_aside_is_still_an_end(
 def test_a_trial_goes_on_with_more_workers_in_the_same_run(database: str, tmp_path: Path) -> None:
     for workers in (1, 4):
         with track(database, "sweep", tmp_path) as tracker:
-            params = {"seed": 0, "finetune": {"workers": workers}}
-            tracker.start_trial("a", "a", params, {}, free={"finetune.workers"})
+            where = {"ray.io/market-type": "spot" if workers == 1 else "on-demand"}
+            params = {"seed": 0, "finetune": {"workers": workers, "node_labels": where}}
+            tracker.start_trial("a", "a", params, {}, free={"finetune.workers", "finetune.node_labels"})
             tracker.log_epoch("a", workers, {"val_cer": 1.0})
             assert tracker.close() == []
     state = state_of(database, tmp_path)
