@@ -424,7 +424,9 @@ class TranscribeSettings(Settings):
     existing: Literal["replace", "keep"] = Field(
         "replace", description="Lines of ALTO and PAGE files that have a text: write over it, or leave it."
     )
-    batch_size: Count | None = Field(None, description="Lines read at once; null: 16 on CPUs, 64 on GPUs.")
+    batch_size: Count | None = Field(
+        None, description="Lines read at once; null: 64 on GPUs, as many as are fast on CPUs."
+    )
     precision: Precision = Field(
         "auto",
         description="auto: bfloat16 autocast on GPUs, and on CPUs with AMX or AVX-512 BF16; else float32.",

@@ -110,6 +110,8 @@ def join(uri: str, *parts: str) -> str:
     tail = "/".join(part.strip("/") for part in parts if part.strip("/"))
     if not tail:
         return uri
+    if uri.lower().startswith("file:"):
+        uri = normalise(uri)  # names may hold what means something else in a URI: blanks, #, %
     return _with_path(uri, lambda path: f"{path.rstrip('/')}/{tail}")
 
 

@@ -136,6 +136,12 @@ def test_join() -> None:
     assert storage.join("x") == "x"
 
 
+@pytest.mark.parametrize("name", ["fol#12.png", "a%20b.png", "f?g.png", "ein Blatt.png", "\u00e9.png"])
+def test_names_below_a_file_uri_are_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert storage.read_bytes(storage.join(f"file://{tmp_path}", name)) == b"x"
+
+
 @given(st.lists(st.text("abc.-_0", min_size=1).filter(lambda p: p.strip(".")), max_size=4))
 def test_join_is_associative(parts: list[str]) -> None:
     step_by_step = "s3://bucket"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from htr_ray.corpus.direction import MIRRORED, Direction, order, reorder
 from htr_ray.errors import UserError
@@ -49,6 +51,12 @@ class Alphabet:
 
     def __repr__(self) -> str:
         return f"Alphabet({self.characters!r}, {self.direction!r})"
+
+    @property
+    def form(self) -> Literal["NFC", "NFD"]:
+        """The Unicode normal form that its texts have: NFD where letters and their marks are apart throughout."""
+        apart = unicodedata.is_normalized("NFD", self.characters) and any(map(unicodedata.combining, self.characters))
+        return "NFD" if apart else "NFC"
 
     def encode(self, text: str) -> list[int]:
         """Number the characters of ``text``. Raises UserError naming the first unknown character."""

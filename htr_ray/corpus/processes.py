@@ -37,11 +37,11 @@ def work_through(units: Iterable[tuple[str, bytes]], workers: int) -> Iterator[t
     try:
         while True:
             for name, unit in islice(source, workers * _AHEAD - len(waiting)):
-                waiting.append((name, unit, pool.submit(_work, unit)))
+                waiting.append((name, unit, _submitted(pool, unit)))
             if not waiting:
                 return
             name, unit, future = waiting.popleft()
-            alone = all(other is None for _, _, other in waiting)
+            alone = all(other is None or _if_done(other) is not None for _, _, other in waiting)
             try:
                 found = (future or pool.submit(_work, unit)).result()
             except BrokenProcessPool as error:
@@ -66,6 +66,14 @@ def work_through(units: Iterable[tuple[str, bytes]], workers: int) -> Iterator[t
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Not forked: a fork copies locks of threads that exist only here (Arrow's, boto3's).
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
+
+
+def _submitted(pool: ProcessPoolExecutor, unit: bytes) -> Future[list[pa.RecordBatch]] | None:
+    """The unit in flight, or None where a worker has just died: it is tried when its turn comes."""
+    try:
+        return pool.submit(_work, unit)
+    except BrokenProcessPool:
+        return None
 
 
 def _if_done(future: Future[list[pa.RecordBatch]] | None) -> Future[list[pa.RecordBatch]] | None:

@@ -31,8 +31,8 @@ def make_language(settings: TranscribeSettings, alphabet: Alphabet) -> tuple[Lan
         decoded = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{key}={uri}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    # As corpora have it (htr_ray/corpus/importers/check.py): one line of writing, single blanks, NFC.
-    lines = [" ".join(unicodedata.normalize("NFC", line).split()) for line in decoded.splitlines()]
+    # As corpora have it (htr_ray/corpus/importers/check.py): one line of writing, single blanks, one normal form.
+    lines = [" ".join(unicodedata.normalize(alphabet.form, line).split()) for line in decoded.splitlines()]
     weight = {} if settings.language_weight is None else {"weight": settings.language_weight}
     # NLTK takes a second to import.
     from htr_ray.model.ngrams import CharacterNgrams

@@ -160,7 +160,7 @@ class Output:
 
 def relative(uri: str, base: str) -> str:
     """The path of a file in the input."""
-    start = base.rstrip("/") + "/"
+    uri, start = storage.without_query(uri), storage.without_query(base).rstrip("/") + "/"
     return uri[len(start) :] if uri.startswith(start) else uri.rpartition("/")[2]
 
 

@@ -22,7 +22,7 @@ _GPU_BATCH = 64
 _CPU_PIXELS = 1 << 18
 """Of a batch on CPUs, padding included: 64 lines of 32 x 128. Fewer pay more for each step of a BiLSTM and of a beam
 search; of more, the feature maps leave the caches."""
-_NO_MEMORY = "not enough memory to read it"
+NO_MEMORY = "not enough memory to read it"
 
 
 class Reader:
@@ -83,7 +83,7 @@ class Reader:
             self._read(lines[:half])
             self._read(lines[half:])
         else:
-            lines[0].reason, lines[0].detail = _NO_MEMORY, f"{images.shape[-1]} pixels wide"
+            lines[0].reason, lines[0].detail = NO_MEMORY, f"{images.shape[-1]} pixels wide"
             lines[0].image = None
 
     def _readings(self, images: np.ndarray, widths: np.ndarray) -> list[Reading]:

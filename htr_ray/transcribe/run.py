@@ -16,6 +16,7 @@ import htr_ray
 from htr_ray import storage
 from htr_ray.config import TranscribeSettings
 from htr_ray.corpus.importers import ImportOptions
+from htr_ray.corpus.importers.units import CANNOT_BE_READ, NOT_DOWNLOADED
 from htr_ray.corpus.schema import Split
 from htr_ray.errors import UserError
 from htr_ray.transcribe.language import make_language
@@ -23,9 +24,12 @@ from htr_ray.transcribe.lines import Recipe
 from htr_ray.transcribe.model import Bundle, fetch
 from htr_ray.transcribe.part import LINES, PAGES, Output, Tally, damage, tallies
 from htr_ray.transcribe.progress import Meter
+from htr_ray.transcribe.reader import NO_MEMORY
 from htr_ray.transcribe.source import FORMATS, Task, base_of, list_units, recognise, tasks
 from htr_ray.transcribe.work import Work, work_off
 
+CURABLE = {CANNOT_BE_READ, NOT_DOWNLOADED, NO_MEMORY}
+"""Reasons that may be gone when the same is asked again: such lines are tried again."""
 RESULT = "transcription.json"
 STARTED = "started.json"
 TABLE, UNREADABLE = "lines.tsv", "unreadable.tsv"
@@ -66,14 +70,16 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     if asked.format is not None and asked.format not in FORMATS:
         raise UserError(f"--format {asked.format}: unknown; use one of {', '.join(FORMATS)}")
     bundle = fetch(asked.model)
-    format = asked.format or recognise(source)
+    format = asked.format or recognise(source, asked.options)
     language, language_digest = make_language(asked.settings, bundle.alphabet)
     plan = _plan(asked, source, format, bundle, language_digest)
     _claim(target, plan, asked.output)
-    recipe = Recipe.of(bundle.settings, asked.options.normalisation, asked.settings.part_lines)
+    # Truths are compared in the form of the readings.
+    form = bundle.alphabet.form if asked.options.normalisation == "NFC" else asked.options.normalisation
+    recipe = Recipe.of(bundle.settings, form, asked.settings.part_lines)
     work = Work(bundle, asked.settings, recipe, Output(target, base_of(source), asked.settings.existing), language)
     todo = list(tasks(list_units(format, source, asked.options, asked.splits), asked.settings))
-    kept = work.output.done()
+    kept = {name: parts for name, parts in work.output.done().items() if not _may_be_cured(parts)}
     pending = [task for task in todo if task.name not in kept]
     place = storage.join(target, RESULT)
     if {task.name for task in todo} == kept.keys() and storage.exists(place):
@@ -109,6 +115,11 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     return result
 
 
+def _may_be_cured(parts: list[str]) -> bool:
+    """Whether some line of a task could not be read for a reason that a person, or time, may have mended since."""
+    return any(CURABLE & tally.reasons.keys() for tally in tallies(parts))
+
+
 def figures(total: Tally) -> dict[str, Any]:
     """Counts and error rates, as JSON has them."""
     told: dict[str, Any] = {
@@ -135,7 +146,7 @@ def figures(total: Tally) -> dict[str, Any]:
 def _refuse_nested(asked: Request, source: str, target: str) -> None:
     """Never write over the input, nor where the next run would read it."""
     single = storage.exists(source) and not storage.is_dir(source)
-    base, place = base_of(source).rstrip("/") + "/", target.rstrip("/") + "/"
+    base, place = (storage.without_query(uri).rstrip("/") + "/" for uri in (base_of(source), target))
     into = not single and place.startswith(base)
     if into or any(base.startswith(f"{place}{folder}/") for folder in (LINES, PAGES)):
         raise UserError(

@@ -70,11 +70,11 @@ class Task:
         return sum(map(_size, self.units))
 
 
-def recognise(uri: str) -> str:
+def recognise(uri: str, options: ImportOptions) -> str:
     """The format of an input, one of FORMATS. Raises UserError when it cannot be told."""
     whole = storage.normalise(uri)
     if not storage.exists(whole):
-        return _of_pattern(uri, whole)
+        return _of_pattern(uri, whole, options)
     if not storage.is_dir(whole):
         return _of_file(uri, whole)
     if storage.exists(storage.join(whole, INFO_FILE)):
@@ -97,13 +97,13 @@ def recognise(uri: str) -> str:
     )
 
 
-def _of_pattern(uri: str, whole: str) -> str:
+def _of_pattern(uri: str, whole: str, options: ImportOptions) -> str:
     if whole.endswith(".parquet"):
         return "parquet"
     reasons = []
     for kind in ("alto", "page"):
         try:
-            next(IMPORTERS[kind].units(uri, ImportOptions()))
+            next(IMPORTERS[kind].units(uri, options))
             return kind
         except UserError as error:
             if " is ALTO " not in str(error) and " is PAGE " not in str(error):

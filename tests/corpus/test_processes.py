@@ -46,9 +46,10 @@ class Deadly:
     number: int
     folder: str
     times: int
+    seconds: float = 0.0
 
     def lines(self) -> Iterator[Imported | SetAside]:
-        for line, item in enumerate(Slow(self.number).lines()):
+        for line, item in enumerate(Slow(self.number, self.seconds).lines()):
             if line == 100 and len(os.listdir(self.folder)) < self.times:
                 Path(self.folder, str(len(os.listdir(self.folder)))).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -110,6 +111,23 @@ def test_a_worker_that_dies_is_replaced_and_no_line_comes_twice(tmp_path: Path) 
 def test_a_unit_that_always_kills_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^unit 2: the process that worked on it ended 2 times; too little memory"):
         ids([Slow(1), Deadly(2, str(tmp_path), 9), Slow(3)])
+
+
+def test_a_unit_that_always_kills_is_named_beside_one_that_is_done(tmp_path: Path) -> None:
+    """What is done behind it is no other suspect: it was tried again without end."""
+    with pytest.raises(UserError, match=r"^unit 1: the process that worked on it ended 2 times"):
+        ids([Deadly(1, str(tmp_path), 99, seconds=0.5), *(Slow(number) for number in range(2, 7))])
+
+
+def test_a_worker_that_dies_while_nobody_asks_is_replaced(tmp_path: Path) -> None:
+    units = pickled([Slow(1), Deadly(2, str(tmp_path), 1), *(Slow(number) for number in range(3, 9))])
+    found = []
+    for number, batch in work_through(units, 2):
+        found += [(number, id_) for id_ in batch["id"].to_pylist()]
+        while not os.listdir(tmp_path):
+            time.sleep(0.05)
+        time.sleep(0.2 if number == 1 else 0.0)
+    assert found == expected(8)
 
 
 def test_errors_come_as_they_are() -> None:

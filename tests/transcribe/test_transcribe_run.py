@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transcribe_helpers import draw, run, save_small, table, tsv, write_lines
 
+from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.importers import ImportOptions, alto, page
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SPLITS, Line
@@ -20,6 +22,10 @@ from htr_ray.errors import UserError
 from htr_ray.model.files import load_recognizer
 from htr_ray.stream.scale import scale_line
 from htr_ray.train.metrics import count_errors
+from htr_ray.transcribe.lines import Line as ReadLine
+from htr_ray.transcribe.lines import Recipe
+from htr_ray.transcribe.part import relative
+from htr_ray.transcribe.source import recognise
 
 ALTO_LINE = '<TextLine ID="l{0}" HPOS="0" VPOS="{1}" WIDTH="240" HEIGHT="48"><String CONTENT="{2}"/></TextLine>'
 ALTO = (
@@ -276,6 +282,41 @@ def test_the_same_again_and_more_of_it(model: str, tmp_path: Path) -> None:
     assert (less["lines"], less["parts"]) == (8, 2) and len(tsv(tmp_path / "out")) == 8
 
 
+def test_a_file_that_is_there_now_is_read_by_the_same_again(model: str, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", 4)
+    whole = (lines / "0001.png").read_bytes()
+    (lines / "0001.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (lines / "0002.png").write_bytes(b"no image")
+    first = run(model, lines, tmp_path / "out", part_lines=1)
+    assert first["unreadable_reasons"] == {"git LFS pointer": 1, "not an image": 1}
+    (lines / "0001.png").write_bytes(whole)
+    again = run(model, lines, tmp_path / "out", part_lines=1)
+    assert (again["read"], again["unreadable_reasons"]) == (3, {"not an image": 1})
+    assert again["resumed_lines"] == 3
+
+
+def test_truths_are_compared_in_the_form_of_the_alphabet() -> None:
+    """A corpus that was prepared as NFD has readings as such."""
+    assert Alphabet("abc e\u0301").form == "NFD" and Alphabet("abc \u00e9").form == Alphabet("abc").form == "NFC"
+    assert Alphabet("\u00e9q\u0303").form == "NFC", "marks that nothing else can say are in NFC, too"
+    text = unicodedata.normalize("NFD", "ma ch\u00e8re amie")
+    line = Recipe(32, 1.0, 512, Alphabet(text).form, 64).tell(ReadLine("a", "a"), unicodedata.normalize("NFC", text))
+    assert line.truth == text
+
+
+@pytest.mark.parametrize(
+    ("uri", "base", "expected"),
+    [
+        ("/in/A/1.xml", "/in", "A/1.xml"),
+        ("/in/A/1.xml", "/in/", "A/1.xml"),
+        ("s3://b/in/A/1.xml?region=x", "s3://b/in?region=x", "A/1.xml"),
+        ("/other/1.xml", "/in", "1.xml"),
+    ],
+)
+def test_paths_in_the_input(uri: str, base: str, expected: str) -> None:
+    assert relative(uri, base) == expected
+
+
 def test_another_request_is_refused(model: str, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", 2)
     (tmp_path / "text.txt").write_text("line 1\nline 2\n")
@@ -322,6 +363,11 @@ def test_what_cannot_be_told_is_asked(model: str, tmp_path: Path) -> None:
         tmp_path / "both", format="nonsense"
     )
     assert "no corpus here" in error(tmp_path / "both", format="corpus")
+    # An answer is taken for a pattern, too.
+    write_page(tmp_path / "two", "p", ["x"])
+    (tmp_path / "two/p.other.xml").write_text((tmp_path / "two/p.xml").read_text())
+    assert "choose with --xml" in error(tmp_path / "two/*.xml")
+    assert recognise(str(tmp_path / "two/*.xml"), ImportOptions(xml="!*.other.xml")) == "alto"
     (tmp_path / "notes.txt").write_text("x")
     assert "not a file that can be read" in error(tmp_path / "notes.txt")
     assert not (tmp_path / "out").exists()

@@ -13,8 +13,10 @@ _NAMES: dict[str, Split] = {
     "validation": "val",
     "dev": "val",
     "development": "val",
-    "eval": "val",
     "test": "test",
+    # As the Hugging Face hub has it (datasets, data_files.py).
+    "eval": "test",
+    "evaluation": "test",
     "testing": "test",
     "testset": "test",
 }

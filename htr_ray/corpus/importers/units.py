@@ -20,6 +20,8 @@ from htr_ray.errors import UserError
 UNIT_LINES = 256
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 """How a file begins that git LFS left in place of one that was not downloaded."""
+CANNOT_BE_READ, NOT_DOWNLOADED = "file cannot be read", "git LFS pointer"
+"""Reasons to set a line aside."""
 
 
 @runtime_checkable
@@ -87,9 +89,9 @@ def read_or_why(id: str, uri: str) -> bytes | SetAside:
     except UserError as error:
         if isinstance(error, storage.Unavailable) and not storage.is_local(uri):
             raise
-        return SetAside(id, "file cannot be read", str(error))
+        return SetAside(id, CANNOT_BE_READ, str(error))
     if data.startswith(LFS_POINTER):
-        return SetAside(id, "git LFS pointer", f"{uri}: the file itself was not downloaded; see git lfs pull")
+        return SetAside(id, NOT_DOWNLOADED, f"{uri}: the file itself was not downloaded; see git lfs pull")
     return data
 
 
