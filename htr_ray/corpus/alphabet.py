@@ -55,8 +55,9 @@ class Alphabet:
     @property
     def form(self) -> Literal["NFC", "NFD"]:
         """The Unicode normal form that its texts have: NFD where letters and their marks are apart throughout."""
-        apart = unicodedata.is_normalized("NFD", self.characters) and any(map(unicodedata.combining, self.characters))
-        return "NFD" if apart else "NFC"
+        # Each by itself: marks in code point order are in no order of a text.
+        apart = all(unicodedata.is_normalized("NFD", character) for character in self.characters)
+        return "NFD" if apart and any(map(unicodedata.combining, self.characters)) else "NFC"
 
     def encode(self, text: str) -> list[int]:
         """Number the characters of ``text``. Raises UserError naming the first unknown character."""

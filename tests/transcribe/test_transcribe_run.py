@@ -298,6 +298,7 @@ def test_a_file_that_is_there_now_is_read_by_the_same_again(model: str, tmp_path
 def test_truths_are_compared_in_the_form_of_the_alphabet() -> None:
     """A corpus that was prepared as NFD has readings as such."""
     assert Alphabet("abc e\u0301").form == "NFD" and Alphabet("abc \u00e9").form == Alphabet("abc").form == "NFC"
+    assert Alphabet("ce\u0301\u0327").form == "NFD", "an alphabet has its marks in another order than texts"
     assert Alphabet("\u00e9q\u0303").form == "NFC", "marks that nothing else can say are in NFC, too"
     text = unicodedata.normalize("NFD", "ma ch\u00e8re amie")
     line = Recipe(32, 1.0, 512, Alphabet(text).form, 64).tell(ReadLine("a", "a"), unicodedata.normalize("NFC", text))
