@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ from htr_ray import storage
 from htr_ray.corpus.alphabet import Alphabet
 from htr_ray.corpus.schema import INFO_FILE, SCHEMA, SCHEMA_VERSION, SPLITS, CorpusInfo, Split
 from htr_ray.errors import UserError
+
+
+def corpus_name(uri: str) -> str:
+    """Last part of a corpus URI, without its query (``?region=...``)."""
+    path = storage.without_query(uri)
+    return posixpath.basename(path.rstrip("/")) or path
 
 
 @dataclass(frozen=True)

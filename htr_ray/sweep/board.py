@@ -232,9 +232,9 @@ class Board:
 
     def _fail_behind(self) -> None:
         """The searcher never starts what is behind a failed trial, or behind a search that has no winner."""
+        probed = {trial.group for trial in self._trials.values() if trial.probe}
         while True:
             lost = {trial.key for trial in self._trials.values() if trial.state == "failed"}
-            probed = {trial.group for trial in self._trials.values() if trial.probe}
             searches: dict[str, set[State]] = {}
             for trial in self._trials.values():
                 # Where probes judge, an encoder that is done is no winner yet.

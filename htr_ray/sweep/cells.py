@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import posixpath
 from dataclasses import dataclass, field, replace
 
 from htr_ray import storage
 from htr_ray.config import DecoderName, GridSettings, PretextChoice, PretextName, ProtocolName, Space
+from htr_ray.corpus.read import corpus_name
 from htr_ray.errors import UserError
 from htr_ray.sweep import space
 from htr_ray.sweep.recipe import changes_task, deciding_cell, first_task
@@ -42,12 +42,6 @@ class Trial:
     @property
     def stage(self) -> str:
         return self.job.stage
-
-
-def corpus_name(uri: str) -> str:
-    """Last part of a corpus URI, without its query (``?region=...``)."""
-    path = storage.without_query(uri)
-    return posixpath.basename(path.rstrip("/")) or path
 
 
 def grid_folder(settings: GridSettings) -> str:

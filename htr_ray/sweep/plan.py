@@ -13,10 +13,10 @@ from rich import box
 from rich.table import Table
 
 from htr_ray.config import GridSettings, ModelSettings, SearchSettings
-from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.read import Corpus, corpus_name
 from htr_ray.model.encoder import Encoder
 from htr_ray.stream.scale import scaled_width
-from htr_ray.sweep.cells import SAMPLE, Trial, corpus_name
+from htr_ray.sweep.cells import SAMPLE, Trial
 from htr_ray.sweep.halving import WHOLE, rungs
 from htr_ray.sweep.resources import at_a_time, need
 from htr_ray.sweep.wording import duration

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from htr_ray import storage
 from htr_ray.config import GridSettings
+from htr_ray.corpus.read import corpus_name
 from htr_ray.corpus.schema import INFO_FILE
 from htr_ray.errors import UserError
 from htr_ray.report.attempts import Timeline
 from htr_ray.report.results import ChoiceResult, GridResults, SearchResult, TrialResult
-from htr_ray.sweep.cells import Trial, corpus_name, expand
+from htr_ray.sweep.cells import Trial, expand
 from htr_ray.sweep.find import GRID_FILE, find_grid
 from htr_ray.sweep.history import timeline_of
 from htr_ray.sweep.progress import PROGRESS_FILE, read_progress

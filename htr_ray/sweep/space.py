@@ -121,19 +121,24 @@ def count(settings: GridSettings, space: Space) -> int:
 class _Finite:
     """The combinations of lists, by their numbers in the order of ``itertools.product``."""
 
-    sizes: list[int]
+    lists: dict[str, list[Any]]
     own: list[int]
     """Numbers of those that are the recipe as it stands, ascending."""
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(values) for values in self.lists.values()]
 
     @property
     def others(self) -> int:
         return math.prod(self.sizes) - len(self.own)
 
-    def place(self, number: int) -> list[int]:
-        """Where in each list the ``number``-th of the others has its value."""
+    def other(self, number: int) -> Values:
+        """The ``number``-th of the others, from 0."""
         for own in self.own:
             number += own <= number
-        return [int(place) for place in np.unravel_index(number, self.sizes)]
+        places = np.unravel_index(number, self.sizes)
+        return {key: values[place] for (key, values), place in zip(self.lists.items(), places, strict=True)}
 
 
 def _finite(settings: GridSettings, space: Space) -> _Finite | None:
@@ -141,14 +146,14 @@ def _finite(settings: GridSettings, space: Space) -> _Finite | None:
     lists = {key: spec for key, spec in space.items() if not isinstance(spec, Range)}
     if len(lists) < len(space):
         return None
-    sizes = [len(spec) for spec in lists.values()]
+    sizes = [len(values) for values in lists.values()]
     if math.prod(sizes) > MOST_COMBINATIONS:
         raise UserError(
             f"search: the lists of {', '.join(space)} have {math.prod(sizes):,} combinations, more than "
             f"{MOST_COMBINATIONS:,}; give ranges ({{low: ..., high: ...}}) in place of some"
         )
-    same = [[n for n, value in enumerate(spec) if _has(settings, key, value)] for key, spec in lists.items()]
-    return _Finite(sizes, [int(np.ravel_multi_index(places, sizes)) for places in itertools.product(*same)])
+    same = [[n for n, value in enumerate(values) if _has(settings, key, value)] for key, values in lists.items()]
+    return _Finite(lists, [int(np.ravel_multi_index(places, sizes)) for places in itertools.product(*same)])
 
 
 def _has(settings: GridSettings, pattern: str, value: Any) -> bool:
@@ -169,8 +174,7 @@ def draw(settings: GridSettings, space: Space, group: str, number: int) -> Value
         return {}
     finite = _finite(settings, space)
     if finite is not None:
-        places = finite.place(int(np.random.RandomState(seed(group)).permutation(finite.others)[number - 1]))
-        return {key: spec[place] for (key, spec), place in zip(space.items(), places, strict=True)}  # type: ignore[index]
+        return finite.other(int(np.random.RandomState(seed(group)).permutation(finite.others)[number - 1]))
     state = np.random.RandomState(seed(f"{group}/{number}"))
     return tidy({key: domain(settings, key, spec).sample(random_state=state) for key, spec in space.items()})
 

@@ -15,12 +15,12 @@ from rich.markup import escape
 
 from htr_ray import storage
 from htr_ray.config import GridSettings
-from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.read import Corpus, corpus_name
 from htr_ray.errors import UserError
 from htr_ray.report import build
 from htr_ray.storage import redacted
 from htr_ray.sweep import summary
-from htr_ray.sweep.cells import corpus_name, grid_folder
+from htr_ray.sweep.cells import grid_folder
 from htr_ray.sweep.notes import reproduction
 from htr_ray.sweep.record import Recorder
 from htr_ray.sweep.results import load_grid, write_failures

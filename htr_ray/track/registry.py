@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import posixpath
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +20,7 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from htr_ray import storage
-from htr_ray.corpus.read import Corpus
+from htr_ray.corpus.read import Corpus, corpus_name
 from htr_ray.errors import UserError
 from htr_ray.track.card import Facts, encoder_card, recognizer_card
 from htr_ray.track.connect import Place
@@ -240,7 +238,7 @@ class Registry:
     def _corpus(self, corpus: str, grid_run: str) -> Corpus | None:
         """The corpus as the grid's ``config.yaml`` names it; None when it cannot be read any more."""
         for uri in self._document(grid_run, "config.yaml").get("corpora") or []:
-            if posixpath.basename(storage.without_query(str(uri)).rstrip("/")) == corpus:
+            if corpus_name(str(uri)) == corpus:
                 try:
                     return Corpus.open(str(uri))
                 except UserError as error:

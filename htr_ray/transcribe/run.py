@@ -79,7 +79,11 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     recipe = Recipe.of(bundle.settings, form, asked.settings.part_lines)
     work = Work(bundle, asked.settings, recipe, Output(target, base_of(source), asked.settings.existing), language)
     todo = list(tasks(list_units(format, source, asked.options, asked.splits), asked.settings))
-    kept = {name: parts for name, parts in work.output.done().items() if not _may_be_cured(parts)}
+    done = work.output.done()
+    asked_for = [part for task in todo for part in done.get(task.name, ())]
+    told = dict(zip(asked_for, tallies(asked_for), strict=True))
+    again = {part for part, tally in told.items() if CURABLE & tally.reasons.keys()}
+    kept = {name: parts for name, parts in done.items() if again.isdisjoint(parts)}
     pending = [task for task in todo if task.name not in kept]
     place = storage.join(target, RESULT)
     if {task.name for task in todo} == kept.keys() and storage.exists(place):
@@ -88,8 +92,8 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     storage.write_json(storage.join(target, STARTED), plan)
     storage.delete_file(place)  # it says that all is there
     before = Tally()
-    for tally in tallies(part for task in todo for part in kept.get(task.name, ())):
-        before.add(tally)
+    for part in (part for task in todo for part in kept.get(task.name, ())):
+        before.add(told[part])
     _announce(console, format, plan, before, pending)
     with Meter(console, len(pending), sum(task.lines for task in pending)) as meter:
         if pending:
@@ -113,11 +117,6 @@ def transcribe(asked: Request, console: Console) -> dict[str, Any]:
     }
     storage.write_json(place, result)
     return result
-
-
-def _may_be_cured(parts: list[str]) -> bool:
-    """Whether some line of a task could not be read for a reason that a person, or time, may have mended since."""
-    return any(CURABLE & tally.reasons.keys() for tally in tallies(parts))
 
 
 def figures(total: Tally) -> dict[str, Any]:

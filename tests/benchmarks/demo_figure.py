@@ -13,8 +13,8 @@ import numpy as np
 
 from htr_ray import storage
 from htr_ray.corpus.images import decode_grey
-from htr_ray.corpus.read import Corpus
-from htr_ray.sweep.cells import corpus_name, expand
+from htr_ray.corpus.read import Corpus, corpus_name
+from htr_ray.sweep.cells import expand
 from htr_ray.sweep.results import read_settings
 from htr_ray.sweep.run import finished
 from htr_ray.sweep.summary import ranking, rows

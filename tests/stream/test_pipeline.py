@@ -29,6 +29,9 @@ from htr_ray.stream.batch import Batch, Recipe
 from htr_ray.stream.pipeline import AHEAD_BYTES, MOST_BYTES, Source, _rounds, _start, open_source, stream
 from htr_ray.stream.plan import Plan
 
+# Ray's processes do not find this folder: send them the classes, not their names.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 RECIPE = Recipe(height=32, width_scale=1.0, max_width=512, seed=1, augment=AugmentSettings())  # type: ignore[call-arg]
@@ -273,7 +276,6 @@ class AwayOnce(Corpus):
 
 
 def test_storage_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> None:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     uri = write_corpus(tmp_path / "c", 60)
     source = source_of(uri, UNCACHED)
     away = replace(source, corpus=AwayOnce(source.corpus.uri, source.corpus.info))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htr_ray.config import GridSettings
+from htr_ray.corpus.read import corpus_name
 from htr_ray.errors import UserError
-from htr_ray.sweep.cells import corpus_name, expand
+from htr_ray.sweep.cells import expand
 from htr_ray.sweep.recipe import recipe_of
 
 Make = Callable[..., GridSettings]
