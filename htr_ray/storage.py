@@ -84,7 +84,13 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         if scheme == "hf":
             return hub_filesystem(uri), _clean(rest)
         try:
-            return fs.FileSystem.from_uri(uri)
+            if scheme not in ("s3", "gs"):
+                return fs.FileSystem.from_uri(uri)
+            # Names are taken as they are, with a query as without: from_uri takes no blanks, and %20 for one.
+            whole, mark, query = rest.partition("?")
+            bucket, _, name = whole.partition("/")
+            store, place = fs.FileSystem.from_uri(f"{scheme}://{bucket}{mark}{query}")
+            return store, _clean(f"{place}/{name}")
         except (ValueError, NotImplementedError, ImportError) as error:
             raise UserError(f"{uri}: cannot be opened ({_first_line(error)}); give {_KNOWN}") from error
 

@@ -142,6 +142,18 @@ def test_names_below_a_file_uri_are_names(tmp_path: Path, name: str) -> None:
     assert storage.read_bytes(storage.join(f"file://{tmp_path}", name)) == b"x"
 
 
+@pytest.mark.parametrize("name", ["fol#12.png", "a%20b.png", "ein Blatt.png", "\u00e9.png", "a+b&c=d.png"])
+def test_names_are_names_below_a_uri_with_a_query(s3: str, name: str) -> None:
+    storage.write_bytes(f"{s3}/in/{name}", b"x")
+    host = os.environ["AWS_ENDPOINT_URL"].partition("://")[2]
+    folder = f"{s3}/in?region=us-east-1&scheme=http&endpoint_override={host}"
+    assert storage.walk(folder) == [name]
+    assert storage.read_bytes(storage.join(folder, name)) == b"x"
+    storage.write_bytes(storage.join(folder, "neu", name), b"y")
+    assert storage.read_bytes(f"{s3}/in/neu/{name}") == b"y"
+    assert storage.filesystem(f"gs://anonymous@bucket/in/{name}?scheme=http")[1] == f"bucket/in/{name}"
+
+
 @given(st.lists(st.text("abc.-_0", min_size=1).filter(lambda p: p.strip(".")), max_size=4))
 def test_join_is_associative(parts: list[str]) -> None:
     step_by_step = "s3://bucket"

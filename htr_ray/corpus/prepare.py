@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from htr_ray import storage
 from htr_ray.corpus.importers import IMPORTERS, ImportOptions
+from htr_ray.corpus.importers.options import NO_COLUMN
 from htr_ray.corpus.ingest import ingest
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import summarise
@@ -54,10 +55,13 @@ def prepare(
         raise UserError(f"--name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
     uri = storage.join(storage.normalise(output), name)
     _check_writable(uri)
+    options = options or ImportOptions()
     with Spool() as spool:
-        found = _collect(ingest(IMPORTERS[format].units(input, options or ImportOptions())), spool, progress)
+        found = _collect(ingest(IMPORTERS[format].units(input, options)), spool, progress)
         spool.close()
         warnings = _content_warnings(found, spool.facts)
+        if split_by in ("auto", "official"):
+            _check_split_column(found, options)
         splits, decided_by = _split(found, spool.facts, seed, shares, split_by, warnings)
         order = _order(splits, seed)
         with CorpusWriter(uri, name, licence=licence, source=source or input, citation=citation, seed=seed) as writer:
@@ -153,6 +157,16 @@ def _own_id(id_: str, taken: dict[str, bytes]) -> str:
         number += 1
         own = f"{id_}-{number}"
     return own
+
+
+def _check_split_column(found: _Found, options: ImportOptions) -> None:
+    """A column of splits that names none would be passed over, and the test lines be others than its maker's."""
+    column = options.split_column
+    if column not in (None, NO_COLUMN) and found.ids and not any(found.splits):
+        raise UserError(
+            f"--split-column {column}: no line has a split there that is known; write train, val or test"
+            " (or training, validation, dev, eval, ...) into it, or leave it out"
+        )
 
 
 def _split(

@@ -15,9 +15,10 @@ from htr_ray.config import ModelSettings
 from htr_ray.corpus import extract
 from htr_ray.corpus.images import decode_grey
 from htr_ray.corpus.importers import alto, page
-from htr_ray.corpus.importers.check import Normalisation, TextError, clean_text, in_parallel, unreadable
+from htr_ray.corpus.importers.check import NO_IMAGE, Normalisation, TextError, clean_text, in_parallel, unreadable
 from htr_ray.corpus.importers.layout import Layout, LayoutError
 from htr_ray.corpus.importers.pages import Kind, PageUnit, outlines
+from htr_ray.corpus.importers.parquet import RowGroup
 from htr_ray.corpus.importers.units import ImageFiles, ImageRef, Unit, read_or_why
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.schema import SetAside
@@ -156,6 +157,14 @@ def _readable(unit: Source, recipe: Recipe) -> Iterator[Line]:
         yield from in_parallel(functools.partial(_row, recipe, unit), rows.to_pylist())
     elif isinstance(unit, ImageFiles):
         yield from in_parallel(functools.partial(_file, recipe), unit.refs)
+    elif isinstance(unit, RowGroup):
+        for row in unit.rows():
+            line = recipe.tell(Line(row.id, unit.uri, row.page, row.split), row.text)
+            if row.image is None:
+                line.reason = NO_IMAGE
+                yield line
+            else:
+                yield recipe.fill(line, row.image)
     else:
         yield from _of_importer(unit, recipe)
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from htr_ray import storage
+from htr_ray.corpus.importers import ImportOptions
 from htr_ray.corpus.prepare import prepare
 from htr_ray.corpus.read import Corpus
 from htr_ray.corpus.report import summarise
@@ -230,6 +231,18 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change
     _table(tmp_path / "x.parquet")
     with pytest.raises(UserError, match=message):
         prepare(**{"format": "parquet", "input": "x.parquet", "output": "out", "name": "c", **change})  # type: ignore[arg-type]
+
+
+def test_a_column_of_splits_that_names_none_is_not_passed_over(tmp_path: Path) -> None:
+    path = _table(tmp_path / "x.parquet", fold=[f"fold{i % 5}" for i in range(200)])
+    options = ImportOptions(split_column="fold")
+    with pytest.raises(UserError, match="--split-column fold: no line has a split there that is known"):
+        prepare("parquet", path, str(tmp_path), "c", options=options)
+    # Where the splits are asked to be others, the column does not matter.
+    prepare("parquet", path, str(tmp_path), "c", options=options, split_by="line")
+    path = _table(tmp_path / "x.parquet", fold=["train", "val", "test", "fold9"] * 50)
+    report = prepare("parquet", path, str(tmp_path), "c", options=options)
+    assert "50 lines are in no split of the source; they are in train" in report["warnings"]
 
 
 def test_check_finds_what_is_wrong(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -343,6 +345,16 @@ def test_no_rank_goes_without_a_line(tmp_path: Path) -> None:
         for rank in range(3)
     }
     assert steps == {source.plan.steps(0)}
+
+
+def test_a_process_holds_the_lines_of_one_source(sample_corpus: str) -> None:
+    """Those of a trial that ended would fill the object store: the process stays, and works for the next one."""
+    first, second = (source_of(sample_corpus, seed=seed) for seed in (0, 1))
+    lines = weakref.ref(first.reach(np.arange(1))[0])
+    assert lines() is not None and first.cached is not None
+    second.reach(np.arange(1))
+    gc.collect()
+    assert lines() is None
 
 
 def test_closing_frees_the_tasks(sample_corpus: str) -> None:

@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transcribe_helpers import draw, run, save_small, table, tsv, write_lines
@@ -107,6 +109,26 @@ def test_line_images(model: str, tmp_path: Path) -> None:
     assert all(len(row["scores"].split()) == len(row["text"]) for row in people)
     assert [row["id"] for row in tsv(tmp_path / "out", "unreadable.tsv")] == ["0003", "orphan.gt.txt"]
     assert json.loads((tmp_path / "out/transcription.json").read_text()) == told
+
+
+def test_rows_of_parquet_are_read_whatever_their_texts(model: str, tmp_path: Path) -> None:
+    texts = [b"line 0", b" ", None, b"two\nlines", b"Stra\xdfe", b"no image", b"line 6"]
+    images = [draw(f"line {n}") for n in range(7)]
+    table_ = pa.table(
+        {
+            "image": pa.array([*images[:5], None, b"junk"], pa.binary()),
+            "text": pa.array(texts, pa.binary()).view(pa.string()),
+        }
+    )
+    pq.write_table(table_, tmp_path / "x.parquet")
+    told = run(model, tmp_path / "x.parquet", tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert [row["id"] for row in rows] == [f"x-{n:07d}" for n in range(7)]
+    assert [row["text"] is not None for row in rows] == [True] * 5 + [False] * 2
+    assert [row["truth"] for row in rows] == ["line 0", None, None, None, None, "no image", "line 6"]
+    assert told["unreadable_reasons"] == {"no image data": 1, "not an image": 1}
+    assert (told["truths_left_out"], told["lines_with_truth"]) == (2, 1)
+    assert "several lines" in rows[3]["detail"] and "not UTF-8" in rows[4]["detail"]
 
 
 def test_one_image_and_images_without_texts(model: str, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ _THREADS = 16
 _AHEAD = 128
 # Byte order mark and zero-width space: leftovers of editors that no hand ever wrote.
 _INVISIBLE = str.maketrans("", "", "\ufeff\u200b")
+NO_IMAGE = "no image data"
+"""Reason to set a line aside."""
 Normalisation = Literal["NFC", "NFD", "NFKC", "NFKD", "none"]
 
 
@@ -46,7 +48,7 @@ class TextError(ValueError):
 def check_line(raw: RawLine, normalisation: Normalisation = "NFC") -> Imported | SetAside:
     """Decode the image, clean the text."""
     if raw.image is None:
-        return SetAside(raw.id, "no image data")
+        return SetAside(raw.id, NO_IMAGE)
     try:
         if isinstance(raw.image, np.ndarray):
             image, (height, width) = encode_png(raw.image), raw.image.shape

@@ -51,8 +51,12 @@ class RowGroup:
 
     def lines(self) -> Iterator[Imported | SetAside]:
         # No threads: the bytes are here already, and small images decode faster than threads change hands.
-        for row in _rows(self):
+        for row in self.rows():
             yield check_line(row, self.options.normalisation)
+
+    def rows(self) -> Iterator[RawLine]:
+        """Its lines, unchecked. Raises UserError when the file is damaged."""
+        return _rows(self)
 
 
 def units(uri: str, options: ImportOptions) -> Iterator[RowGroup]:
