@@ -334,9 +334,12 @@ SMALL_LAIA = tuple(pylaia_network([12, 24, 48, 48], [[2, 2], [2, 2], [2, 1], [0,
 SMALL_LAIA_OPTIONS = ("--train.augment_training", "true")
 SMALL_LAIA_OPTIONS += ("--optimizer.name", "Adam", "--optimizer.learning_rate", "0.001")
 SMALL_VGSL = "[1,48,0,1 Cr3,3,32 Do0.1,2 Mp2,2 Cr3,3,64 Do0.1,2 Mp2,2 S1(1x0)1,3 Lbx100 Do]"
+# The layers of SMALL_LAIA, with group instead of batch normalisation, which VGSL does not have.
+TUNED_VGSL = "[1,64,0,1 Cr3,3,12 Gn4 Mp2,2 Cr3,3,24 Gn4 Mp2,2 Cr3,3,48 Gn4 Mp2,1 Cr3,3,48 Gn4 S1(1x0)1,3 Lbx128 Do0.1]"
 _ALL: tuple[Contender, ...] = (
     Kraken("kraken-default"),
     Kraken("kraken-small", SMALL_VGSL),
+    Kraken("kraken-tuned", TUNED_VGSL),
     PyLaia("pylaia-default", 128),
     PyLaia("pylaia-small", 64, 4, SMALL_LAIA, SMALL_LAIA_OPTIONS),
     Ours("htr-ray"),
