@@ -89,8 +89,11 @@ class Recipe:
     def of(cls, model: ModelSettings, normalisation: Normalisation, part_lines: int) -> Recipe:
         return cls(model.height, model.width_scale, model.max_width, normalisation, part_lines)
 
-    def fill(self, line: Line, image: bytes | np.ndarray) -> Line:
+    def fill(self, line: Line, image: bytes | np.ndarray | None) -> Line:
         """Put the image into a line, decoded and scaled, or else the reason why not."""
+        if image is None:
+            line.reason = NO_IMAGE
+            return line
         try:
             grey = decode_grey(image) if isinstance(image, bytes) else image
             line.image = scale_line(grey, self.height, self.width_scale, self.max_width)
@@ -159,12 +162,7 @@ def _readable(unit: Source, recipe: Recipe) -> Iterator[Line]:
         yield from in_parallel(functools.partial(_file, recipe), unit.refs)
     elif isinstance(unit, RowGroup):
         for row in unit.rows():
-            line = recipe.tell(Line(row.id, unit.uri, row.page, row.split), row.text)
-            if row.image is None:
-                line.reason = NO_IMAGE
-                yield line
-            else:
-                yield recipe.fill(line, row.image)
+            yield recipe.fill(recipe.tell(Line(row.id, unit.uri, row.page, row.split), row.text), row.image)
     else:
         yield from _of_importer(unit, recipe)
 

@@ -56,7 +56,35 @@ class RowGroup:
 
     def rows(self) -> Iterator[RawLine]:
         """Its lines, unchecked. Raises UserError when the file is damaged."""
-        return _rows(self)
+        stem = PurePosixPath(self.uri.split("?")[0]).stem
+        row = self.first_row
+        with _parquet(self.uri) as part:
+            columns = _Columns(part.schema_arrow, self.options, self.uri)
+            batches = part.iter_batches(
+                _BATCH_ROWS, row_groups=[self.row_group], columns=columns.names, use_threads=False
+            )
+            for batch in batches:
+                images = batch.column(columns.image)
+                # flatten, unlike field, knows that the children of a null struct are null.
+                struct = images if columns.in_struct else pa.array([], pa.struct([]))
+                fields = dict(zip((field.name for field in struct.type), struct.flatten(), strict=True))
+                names = (columns.writer, columns.page, columns.id, columns.split)
+                rows = zip(
+                    _objects(fields.get("bytes", images)),
+                    _bytes(fields.get("path")),
+                    *(_bytes(batch.column(name) if name else None) for name in (columns.text, *names)),
+                    strict=False,
+                )
+                for image, path, text, writer, page, id_, split in rows:
+                    yield RawLine(
+                        id=_label(id_) or PurePosixPath(_label(path) or "").stem or f"{stem}-{row:07d}",
+                        image=image,
+                        text=text,
+                        writer=_label(writer),
+                        page=_label(page),
+                        split=split_named(_label(split) or "") if columns.split else self.split,
+                    )
+                    row += 1
 
 
 def units(uri: str, options: ImportOptions) -> Iterator[RowGroup]:
@@ -200,36 +228,6 @@ class _Columns:
         kind = self._value_type(name)
         checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_null)
         return any(check(kind) for check in checks)
-
-
-def _rows(unit: RowGroup) -> Iterator[RawLine]:
-    stem = PurePosixPath(unit.uri.split("?")[0]).stem
-    row = unit.first_row
-    with _parquet(unit.uri) as part:
-        columns = _Columns(part.schema_arrow, unit.options, unit.uri)
-        batches = part.iter_batches(_BATCH_ROWS, row_groups=[unit.row_group], columns=columns.names, use_threads=False)
-        for batch in batches:
-            images = batch.column(columns.image)
-            # flatten, unlike field, knows that the children of a null struct are null.
-            struct = images if columns.in_struct else pa.array([], pa.struct([]))
-            fields = dict(zip((field.name for field in struct.type), struct.flatten(), strict=True))
-            names = (columns.writer, columns.page, columns.id, columns.split)
-            rows = zip(
-                _objects(fields.get("bytes", images)),
-                _bytes(fields.get("path")),
-                *(_bytes(batch.column(name) if name else None) for name in (columns.text, *names)),
-                strict=False,
-            )
-            for image, path, text, writer, page, id_, split in rows:
-                yield RawLine(
-                    id=_label(id_) or PurePosixPath(_label(path) or "").stem or f"{stem}-{row:07d}",
-                    image=image,
-                    text=text,
-                    writer=_label(writer),
-                    page=_label(page),
-                    split=split_named(_label(split) or "") if columns.split else unit.split,
-                )
-                row += 1
 
 
 def _objects(column: pa.Array) -> list[Any]:
